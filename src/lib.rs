@@ -1,0 +1,3 @@
+//! Tollgate: a reverse proxy in front of LLM providers that decides who may spend what.
+
+pub mod governance;
