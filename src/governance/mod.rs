@@ -1,7 +1,13 @@
 //! The core: who may spend what. Pure: no I/O, no async, no clock, no float, no global.
 
+pub mod entity;
+pub mod judge;
 pub mod money;
+pub mod pricing;
+pub mod refusal;
 pub mod request;
+pub mod route;
 pub mod secret;
 pub mod time;
 pub mod usage;
+pub mod view;

@@ -134,7 +134,7 @@ impl fmt::Display for Nanos {
 }
 
 /// `text` times 10^`scale` as an integer, rounded up. Bounded: 64 characters, exponents to ±60.
-pub(super) fn decimal(text: &str, scale: i32) -> Result<u128, MoneyError> {
+pub(in crate::governance) fn decimal(text: &str, scale: i32) -> Result<u128, MoneyError> {
     let bad = || MoneyError::NotANumber(text.chars().take(64).collect());
     if text.len() > 64 {
         return Err(bad());

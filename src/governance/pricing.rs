@@ -1,0 +1,186 @@
+//! What usage costs: price tables, and usage × prices → money, rounded once.
+
+use super::money::{Nanos, Picos, Rate};
+use super::usage::{ServiceTier, Usage};
+use std::collections::HashMap;
+
+/// All list prices known, by provider and model.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    providers: HashMap<Box<str>, HashMap<Box<str>, Price>>,
+}
+
+impl Catalog {
+    pub fn insert(&mut self, provider: &str, model: &str, price: Price) {
+        self.providers.entry(provider.into()).or_default().insert(model.into(), price);
+    }
+
+    pub fn find(&self, provider: &str, model: &str) -> Option<&Price> {
+        self.providers.get(provider)?.get(model)
+    }
+
+    /// The models of `provider` that have a price.
+    pub fn models(&self, provider: &str) -> impl Iterator<Item = (&str, &Price)> {
+        self.providers.get(provider).into_iter().flatten().map(|(model, price)| (&**model, price))
+    }
+
+    pub fn len(&self) -> usize {
+        self.providers.values().map(HashMap::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.providers.is_empty()
+    }
+}
+
+/// The prices of one model. A price that is absent falls back as `Prices::rates` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Price {
+    pub standard: Prices,
+    pub batch: Prices,
+    pub flex: Prices,
+    pub priority: Prices,
+    /// Prices of the whole request once its input is larger than the threshold, by rising threshold.
+    pub long_context: Vec<(u64, Prices)>,
+    pub input_tokens_max: Option<u64>,
+    pub output_tokens_max: Option<u64>,
+}
+
+/// Prices per unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prices {
+    pub input: Option<Rate>,
+    pub output: Option<Rate>,
+    pub cache_read: Option<Rate>,
+    pub cache_write: Option<Rate>,
+    pub cache_write_long: Option<Rate>,
+    pub audio_input: Option<Rate>,
+    pub audio_output: Option<Rate>,
+    pub image_input: Option<Rate>,
+}
+
+/// The rates that hold for one request, every gap filled.
+struct Rates {
+    input: Rate,
+    output: Rate,
+    cache_read: Rate,
+    cache_write: Rate,
+    cache_write_long: Rate,
+    audio_input: Rate,
+    audio_output: Rate,
+    image_input: Rate,
+}
+
+impl Price {
+    /// What `usage` costs. The tier is decided by the input alone, as providers define it; each
+    /// price falls back on its own from tier to standard.
+    pub fn cost(&self, usage: &Usage) -> Nanos {
+        let rates = self.rates(usage.input_total(), usage.tier);
+        let parts: [Picos; 8] = [
+            rates.input.times(usage.input),
+            rates.cache_read.times(usage.cache_read),
+            rates.cache_write.times(usage.cache_write),
+            rates.cache_write_long.times(usage.cache_write_long),
+            rates.audio_input.times(usage.audio_input),
+            rates.image_input.times(usage.image_input),
+            rates.output.times(usage.output),
+            rates.audio_output.times(usage.audio_output),
+        ];
+        parts.into_iter().sum::<Picos>().round_up()
+    }
+
+    fn rates(&self, input_total: u64, tier: ServiceTier) -> Rates {
+        let long = self.long_context.iter().rev().find(|(threshold, _)| input_total > *threshold).map(|(_, p)| p);
+        let lane = match tier {
+            ServiceTier::Standard => None,
+            ServiceTier::Batch => Some(&self.batch),
+            ServiceTier::Flex => Some(&self.flex),
+            ServiceTier::Priority => Some(&self.priority),
+        };
+        let pick = |field: fn(&Prices) -> Option<Rate>| {
+            long.and_then(field).or_else(|| lane.and_then(field)).or_else(|| field(&self.standard))
+        };
+        let input = pick(|p| p.input).unwrap_or_default();
+        let output = pick(|p| p.output).unwrap_or_default();
+        let cache_write = pick(|p| p.cache_write).unwrap_or(input);
+        Rates {
+            input,
+            output,
+            cache_read: pick(|p| p.cache_read).unwrap_or(input),
+            cache_write,
+            cache_write_long: pick(|p| p.cache_write_long).unwrap_or(cache_write),
+            audio_input: pick(|p| p.audio_input).unwrap_or(input),
+            audio_output: pick(|p| p.audio_output).unwrap_or(output),
+            image_input: pick(|p| p.image_input).unwrap_or(input),
+        }
+    }
+}
+
+/// What a call to a model without a list price gets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum UnknownModel {
+    /// A refusal where a budget applies; free where none does.
+    #[default]
+    Refuse,
+    /// Always free.
+    Free,
+    /// These prices.
+    Priced(Box<Price>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn gpt_4o() -> Price {
+        let standard = Prices {
+            input: Some(Rate::new(2_500_000)),
+            cache_read: Some(Rate::new(1_250_000)),
+            output: Some(Rate::new(10_000_000)),
+            ..Prices::default()
+        };
+        let long = Prices { input: Some(Rate::new(5_000_000)), ..Prices::default() };
+        Price { standard, long_context: vec![(272_000, long)], ..Price::default() }
+    }
+
+    #[test]
+    fn cost_is_the_weighted_sum() {
+        let check = |usage: Usage, nanos: i64| assert_eq!(gpt_4o().cost(&usage), Nanos::new(nanos), "{usage:?}");
+        check(Usage::default(), 0);
+        check(Usage { input: 1_000, output: 100, ..Usage::default() }, 2_500_000 + 1_000_000);
+        check(Usage { input: 176, cache_read: 1_024, ..Usage::default() }, 440_000 + 1_280_000);
+        // Reasoning is part of the output and costs nothing beside it.
+        check(Usage { output: 100, reasoning: 90, ..Usage::default() }, 1_000_000);
+        // A cache write without its own price costs what input costs.
+        check(Usage { cache_write: 10, ..Usage::default() }, 25_000);
+    }
+
+    #[test]
+    fn long_context_prices_the_whole_request() {
+        let at = |input| gpt_4o().cost(&Usage { input, ..Usage::default() });
+        assert_eq!(at(272_000), Nanos::new(272_000 * 2_500));
+        assert_eq!(at(272_001), Nanos::new(272_001 * 5_000));
+    }
+
+    proptest! {
+        #[test]
+        fn cost_never_falls_when_usage_rises(
+            base in prop::array::uniform8(0..2_000_000u64), which in 0..8usize, more in 0..1_000_000u64
+        ) {
+            let usage = |u: [u64; 8]| Usage {
+                input: u[0], cache_read: u[1], cache_write: u[2], cache_write_long: u[3],
+                audio_input: u[4], image_input: u[5], output: u[6], audio_output: u[7], ..Usage::default()
+            };
+            let mut raised = base;
+            raised[which] += more;
+            prop_assert!(gpt_4o().cost(&usage(raised)) >= gpt_4o().cost(&usage(base)));
+        }
+
+        #[test]
+        fn no_usage_overflows(units in prop::array::uniform2(any::<u64>())) {
+            let usage = Usage { input: units[0], output: units[1], cache_read: units[0], ..Usage::default() };
+            prop_assert!(gpt_4o().cost(&usage) >= Nanos::ZERO);
+        }
+    }
+}
