@@ -123,25 +123,27 @@ pub struct Slot {
     pub anchor: Timestamp,
 }
 
-/// Everything a view is built from.
-#[derive(Debug, Default)]
-pub struct Draft {
+/// Everything a view is built from: what the file and the administrators declared, by name and id.
+#[derive(Debug, Clone, Default)]
+pub struct Declared {
     pub policy: Policy,
     pub catalog: Arc<Catalog>,
-    pub providers: Vec<Arc<Provider>>,
-    pub virtual_keys: Vec<(Digest, Arc<VirtualKey>)>,
+    pub providers: BTreeMap<Arc<str>, Arc<Provider>>,
+    pub virtual_keys: BTreeMap<Arc<str>, (Digest, Arc<VirtualKey>)>,
 }
 
 impl View {
     /// Links what was declared. The parts were validated before; nothing here can fail.
-    pub fn build(draft: Draft) -> View {
+    pub fn build(declared: &Declared) -> View {
         let mut slots = Vec::new();
-        let callers =
-            draft.virtual_keys.into_iter().map(|(digest, key)| (digest, Arc::new(Caller::link(key, &mut slots))));
+        let callers = declared
+            .virtual_keys
+            .values()
+            .map(|(digest, key)| (*digest, Arc::new(Caller::link(Arc::clone(key), &mut slots))));
         View {
-            policy: draft.policy,
-            catalog: draft.catalog,
-            providers: draft.providers.into_iter().map(|provider| (Arc::clone(&provider.name), provider)).collect(),
+            policy: declared.policy.clone(),
+            catalog: Arc::clone(&declared.catalog),
+            providers: declared.providers.clone(),
             callers: callers.collect(),
             slots,
         }

@@ -1,0 +1,145 @@
+//! Ledger entries on their way from the requests to the store.
+//!
+//! Every hold has its place reserved before it is given out, so an entry is never refused and never
+//! waits. When the places run out, admission refuses instead.
+
+use super::counters::Cell;
+use crate::governance::money::Nanos;
+use crate::governance::request::RequestKind;
+use crate::governance::time::Timestamp;
+use crate::governance::usage::Usage;
+use crossbeam_queue::SegQueue;
+use smallvec::SmallVec;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+/// One settled attempt, ready to be written down.
+#[derive(Debug)]
+pub struct Entry {
+    /// Ours, one for each attempt; no client can choose it.
+    pub id: ChargeId,
+    pub tag: CallTag,
+    pub settled_at: Timestamp,
+    pub ending: Ending,
+    pub usage: Usage,
+    pub cost: Nanos,
+    /// What changes in which window.
+    pub deltas: SmallVec<[Delta; 4]>,
+}
+
+/// What one entry adds to one window's balance.
+#[derive(Debug)]
+pub struct Delta {
+    pub cell: Arc<Cell>,
+    pub amount: i64,
+}
+
+/// Who asked for what; known when the hold is made.
+#[derive(Debug, Clone)]
+pub struct CallTag {
+    pub virtual_key: Option<Arc<str>>,
+    pub provider: Arc<str>,
+    pub model: Arc<str>,
+    pub kind: RequestKind,
+    pub admitted_at: Timestamp,
+}
+
+/// How an attempt ended, as the ledger records it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// The answer came to its end.
+    Completed,
+    /// The provider refused or failed before any output.
+    UpstreamFailed,
+    /// The provider broke off within its answer.
+    UpstreamBroke,
+    /// A deadline passed.
+    TimedOut,
+    /// The client left.
+    ClientGone,
+    /// The request's task ended without a word: a panic or the end of the process.
+    Abandoned,
+}
+
+impl Ending {
+    pub const ALL: [Ending; 6] = [
+        Ending::Completed,
+        Ending::UpstreamFailed,
+        Ending::UpstreamBroke,
+        Ending::TimedOut,
+        Ending::ClientGone,
+        Ending::Abandoned,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Ending::Completed => "completed",
+            Ending::UpstreamFailed => "upstream_failed",
+            Ending::UpstreamBroke => "upstream_broke",
+            Ending::TimedOut => "timed_out",
+            Ending::ClientGone => "client_gone",
+            Ending::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// Identifies a charge: random for the process, counted within it. No system call for each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChargeId(pub u128);
+
+#[derive(Debug)]
+pub struct Outbox {
+    entries: SegQueue<Entry>,
+    /// Open holds plus entries not yet written.
+    taken: AtomicUsize,
+    places: usize,
+    open_holds: AtomicI64,
+}
+
+impl Outbox {
+    pub fn new(places: usize) -> Outbox {
+        Outbox { entries: SegQueue::new(), taken: AtomicUsize::new(0), places, open_holds: AtomicI64::new(0) }
+    }
+
+    /// Takes a place for a hold and the entry that it will become.
+    pub(super) fn reserve(&self) -> bool {
+        let place = |taken| (taken < self.places).then_some(taken + 1);
+        let reserved = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, place).is_ok();
+        if reserved {
+            self.open_holds.fetch_add(1, Ordering::Relaxed);
+        }
+        reserved
+    }
+
+    /// A hold ended without an entry.
+    pub(super) fn give_back(&self) {
+        self.open_holds.fetch_sub(1, Ordering::Relaxed);
+        self.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// A hold became an entry; its place stays taken until the entry is written.
+    pub(super) fn push(&self, entry: Entry) {
+        self.entries.push(entry);
+        self.open_holds.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The writer's side: up to `most` entries, oldest first.
+    pub fn take(&self, most: usize) -> Vec<Entry> {
+        std::iter::from_fn(|| self.entries.pop()).take(most).collect()
+    }
+
+    /// The writer's side: `count` entries are in the store for good.
+    pub fn written(&self, count: usize) {
+        self.taken.fetch_sub(count, Ordering::AcqRel);
+    }
+
+    pub fn open_holds(&self) -> i64 {
+        self.open_holds.load(Ordering::Relaxed)
+    }
+
+    /// Settled, but not yet in the store.
+    pub fn unwritten(&self) -> usize {
+        let open = usize::try_from(self.open_holds()).unwrap_or(0);
+        self.taken.load(Ordering::Relaxed).saturating_sub(open)
+    }
+}

@@ -1,0 +1,323 @@
+//! Money is conserved, whatever the order of things; and a window keeps what it admitted.
+
+use super::*;
+use crate::governance::entity::{Budget, KeySet, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey};
+use crate::governance::money::Nanos;
+use crate::governance::request::RequestKind;
+use crate::governance::time::{Span, Window};
+use crate::governance::view::Digest;
+use crate::state::outbox::Ending;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::sync::atomic::AtomicI64;
+
+const DIGEST: Digest = [7; 32];
+const START: i64 = 1_000_000;
+
+fn window(text: &str) -> Window {
+    Window::rolling(Span::parse(text).unwrap())
+}
+
+fn budget(id: &str, max: i64, span: &str) -> Budget {
+    let at = Timestamp::from_millis(START);
+    Budget { id: id.into(), max: Nanos::new(max), window: window(span), anchor: at, created_at: at, updated_at: at }
+}
+
+fn rate(id: &str, tokens: Option<i64>, requests: Option<i64>) -> RateLimit {
+    let at = Timestamp::from_millis(START);
+    let quota = |max| Quota { max, window: window("1h"), anchor: at };
+    RateLimit {
+        id: id.into(),
+        tokens: tokens.map(quota),
+        requests: requests.map(quota),
+        created_at: at,
+        updated_at: at,
+    }
+}
+
+fn key(
+    budgets: Vec<Budget>,
+    rate_limit: Option<RateLimit>,
+    config: (Vec<Budget>, Option<RateLimit>),
+) -> Arc<VirtualKey> {
+    let at = Timestamp::from_millis(START);
+    Arc::new(VirtualKey {
+        id: "vk".into(),
+        name: "test".into(),
+        description: String::new(),
+        is_active: true,
+        budgets,
+        rate_limit,
+        provider_configs: vec![ProviderConfig {
+            id: 1,
+            provider: "openai".into(),
+            weight: None,
+            allowed_models: ModelSet::All,
+            blacklisted_models: ModelSet::Only(vec![]),
+            key_ids: KeySet::All,
+            budgets: config.0,
+            rate_limit: config.1,
+        }],
+        mcp_configs: "[]".into(),
+        config_hash: String::new(),
+        created_at: at,
+        updated_at: at,
+    })
+}
+
+struct House {
+    state: State,
+    hand: Arc<AtomicI64>,
+}
+
+impl House {
+    fn with(key: Arc<VirtualKey>) -> House {
+        let (clock, hand) = Clock::manual(Timestamp::from_millis(START));
+        let house = House { state: State::new(clock, KeyHasher::new(&[1; 32]), 1_000), hand };
+        house.publish(key);
+        house
+    }
+
+    fn publish(&self, key: Arc<VirtualKey>) {
+        let insert = |declared: &mut Declared| {
+            declared.virtual_keys.insert(Arc::clone(&key.id), (DIGEST, Arc::clone(&key)));
+            Ok::<(), ()>(())
+        };
+        self.state.change(&HashMap::new(), insert).unwrap();
+    }
+
+    fn admit(&self, cost: i64, tokens: i64) -> Result<Hold, Refusal> {
+        let snapshot = self.state.snapshot();
+        let tag = CallTag {
+            virtual_key: Some("vk".into()),
+            provider: "openai".into(),
+            model: "m".into(),
+            kind: RequestKind::ChatCompletion,
+            admitted_at: self.state.clock.now(),
+        };
+        let caller = snapshot.view.caller(&DIGEST).map(|caller| &**caller);
+        let (usage, spend) = (Usage::default(), Spend { cost: Nanos::new(cost), tokens });
+        self.state.admit(&snapshot, Ask { caller, config: Some(0), usage, spend, tag })
+    }
+
+    fn call(&self, cost: i64) -> Result<(), Refusal> {
+        let mut hold = self.admit(cost, 0)?;
+        hold.mark_sent();
+        settle(hold, cost, 0);
+        Ok(())
+    }
+
+    /// (spent, held) of every limit, in the order of the slots.
+    fn tallies(&self) -> Vec<(i64, i64)> {
+        let (snapshot, now) = (self.state.snapshot(), self.state.clock.now());
+        let caller = snapshot.view.caller(&DIGEST).unwrap();
+        let tally = |limit| snapshot.tally(limit, now).0;
+        caller.limits_through(Some(0)).map(|limit| (tally(limit).spent, tally(limit).held())).collect()
+    }
+}
+
+fn settle(hold: Hold, cost: i64, tokens: i64) {
+    hold.settle(Ending::Completed, Usage::default(), Spend { cost: Nanos::new(cost), tokens });
+}
+
+#[test]
+fn sequential_calls_pass_until_the_limit_is_reached() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    for _ in 0..4 {
+        house.call(30).unwrap();
+    }
+    assert_eq!(house.call(30).unwrap_err().status(), 402);
+    assert_eq!(house.tallies(), [(120, 0)]);
+}
+
+#[test]
+fn calls_in_flight_count_with_what_they_hold() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    let holds: Vec<Hold> = std::iter::from_fn(|| house.admit(30, 0).ok()).collect();
+    assert_eq!(holds.len(), 4);
+    let refusal = house.admit(30, 0).unwrap_err();
+    assert_eq!((refusal.status(), refusal.retry_after(house.state.clock.now())), (429, Some(1)));
+    drop(holds);
+    assert_eq!(house.tallies(), [(0, 0)]);
+}
+
+#[test]
+fn a_refusal_at_one_limit_leaves_no_trace_in_the_others() {
+    let house = House::with(key(
+        vec![budget("b", 1_000, "1h")],
+        Some(rate("r", Some(1_000), Some(10))),
+        (vec![budget("c", 50, "1h")], Some(rate("s", None, Some(10)))),
+    ));
+    house.call(60).unwrap();
+    let before = house.tallies();
+    assert!(house.admit(1, 1).is_err());
+    assert_eq!(house.tallies(), before);
+    assert_eq!(house.state.outbox().open_holds(), 0);
+}
+
+#[test]
+fn the_reported_limit_follows_the_order_of_checks() {
+    let check = |budgets, rates, config: (Vec<Budget>, Option<RateLimit>), code: &str, at_target: bool| {
+        let house = House::with(key(budgets, rates, config));
+        let mut hold = house.admit(10, 10).unwrap();
+        hold.mark_sent();
+        settle(hold, 10, 10);
+        let refusal = house.admit(1, 1).unwrap_err();
+        assert_eq!((refusal.code(), refusal.is_about_target()), (code, at_target));
+    };
+    let b = |id: &str| vec![budget(id, 5, "1h")];
+    check(b("b"), None, (vec![], None), "budget_exceeded", false);
+    check(b("b"), Some(rate("r", Some(5), None)), (vec![], None), "token_limited", false);
+    check(b("b"), Some(rate("r", Some(5), Some(1))), (b("c"), None), "rate_limited", false);
+    check(b("b"), None, (b("c"), None), "budget_exceeded", true);
+    check(b("b"), None, (b("c"), Some(rate("s", None, Some(1)))), "request_limited", true);
+}
+
+#[test]
+fn a_request_counts_once_it_was_sent() {
+    let house = House::with(key(vec![], Some(rate("r", None, Some(2))), (vec![], None)));
+    house.admit(0, 0).unwrap().release(Ending::UpstreamFailed);
+    assert_eq!(house.tallies(), [(0, 0)]);
+    let mut hold = house.admit(0, 0).unwrap();
+    hold.mark_sent();
+    hold.release(Ending::UpstreamFailed);
+    assert_eq!(house.tallies(), [(1, 0)]);
+}
+
+#[test]
+fn a_dropped_hold_settles_itself() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    drop(house.admit(30, 0).unwrap());
+    assert_eq!((house.tallies(), house.state.outbox().unwritten()), (vec![(0, 0)], 0));
+    let mut sent = house.admit(30, 0).unwrap();
+    sent.mark_sent();
+    drop(sent);
+    assert_eq!((house.tallies(), house.state.outbox().unwritten()), (vec![(30, 0)], 1));
+    assert_eq!(house.state.outbox().take(9)[0].ending, Ending::Abandoned);
+}
+
+#[test]
+fn a_charge_goes_to_the_window_that_admitted_it() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    let mut hold = house.admit(90, 0).unwrap();
+    hold.mark_sent();
+    house.hand.store(START + 3_600_000, Ordering::SeqCst);
+    assert_eq!(house.tallies(), [(0, 0)]);
+    settle(hold, 90, 0);
+    assert_eq!(house.tallies(), [(0, 0)]);
+    let entry = house.state.outbox().take(1).remove(0);
+    assert_eq!((entry.deltas[0].cell.start().millis(), entry.deltas[0].amount), (START, 90));
+    // A clock that steps back reopens nothing.
+    house.hand.store(START, Ordering::SeqCst);
+    assert_eq!(house.tallies(), [(0, 0)]);
+}
+
+#[test]
+fn changing_a_limit_keeps_what_was_spent() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    house.call(60).unwrap();
+    house.publish(key(vec![budget("b", 50, "1h")], None, (vec![], None)));
+    assert_eq!(house.call(1).unwrap_err().code(), "budget_exceeded");
+    house.publish(key(vec![budget("b", 500, "2h")], None, (vec![], None)));
+    house.call(1).unwrap();
+    assert_eq!(house.tallies(), [(61, 0)]);
+}
+
+#[test]
+fn a_full_outbox_refuses_instead_of_forgetting() {
+    let (clock, _) = Clock::manual(Timestamp::from_millis(START));
+    let house = House { state: State::new(clock, KeyHasher::new(&[1; 32]), 2), hand: Arc::default() };
+    house.publish(key(vec![], None, (vec![], None)));
+    house.call(1).unwrap();
+    house.call(1).unwrap();
+    assert_eq!(house.call(1), Err(Refusal::LedgerFull));
+    let written = house.state.outbox().take(9).len();
+    house.state.outbox().written(written);
+    house.call(1).unwrap();
+}
+
+#[test]
+fn threads_never_overspend() {
+    let house = Arc::new(House::with(key(vec![budget("b", 50_000, "1h")], None, (vec![], None))));
+    let spenders = (0..8).map(|_| {
+        let house = Arc::clone(&house);
+        std::thread::spawn(move || (0..1_000).filter(|_| house.call(50).is_ok()).count())
+    });
+    let admitted: usize = spenders.collect::<Vec<_>>().into_iter().map(|t| t.join().unwrap()).sum();
+    // Outbox places are 1000: every admitted call fits exactly.
+    assert_eq!((admitted, house.tallies()), (1_000, vec![(50_000, 0)]));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Admit { cost: i64, sent: bool },
+    Settle { which: usize, cost: i64 },
+    Release { which: usize },
+    Drop { which: usize },
+    Pass { millis: i64 },
+    Resize { max: i64 },
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..100i64, any::<bool>()).prop_map(|(cost, sent)| Step::Admit { cost, sent }),
+        3 => (0..8usize, 0..150i64).prop_map(|(which, cost)| Step::Settle { which, cost }),
+        1 => (0..8usize).prop_map(|which| Step::Release { which }),
+        1 => (0..8usize).prop_map(|which| Step::Drop { which }),
+        1 => (0..1_200_000i64).prop_map(|millis| Step::Pass { millis }),
+        1 => (1..1_000i64).prop_map(|max| Step::Resize { max }),
+    ]
+}
+
+proptest! {
+    /// Whatever the order of holds, settlements, drops, edits and passing windows: nothing is lost,
+    /// nothing stays held, and the entries sum to what is spent.
+    #[test]
+    fn money_is_conserved(steps in vec(any_step(), 0..200)) {
+        let house = House::with(key(vec![budget("b", 300, "1h")], None, (vec![budget("c", 200, "30m")], None)));
+        let mut open: Vec<Hold> = vec![];
+        let mut booked = 0i64;
+        for step in steps {
+            match step {
+                Step::Admit { cost, sent } => {
+                    if let Ok(mut hold) = house.admit(cost, 0) {
+                        if sent { hold.mark_sent() }
+                        open.push(hold);
+                    }
+                }
+                Step::Settle { which, cost } if which < open.len() => {
+                    let hold = open.remove(which);
+                    booked += if hold.was_sent() { cost } else { 0 };
+                    settle(hold, cost, 0);
+                }
+                Step::Release { which } if which < open.len() => open.remove(which).release(Ending::UpstreamFailed),
+                Step::Drop { which } if which < open.len() => {
+                    let hold = open.remove(which);
+                    booked += if hold.was_sent() { hold.estimate().1.cost.get() } else { 0 };
+                }
+                Step::Pass { millis } => { house.hand.fetch_add(millis, Ordering::SeqCst); }
+                Step::Resize { max } => {
+                    house.publish(key(vec![budget("b", max, "1h")], None, (vec![budget("c", 200, "30m")], None)));
+                }
+                _ => {}
+            }
+            for (spent, held) in house.tallies() {
+                prop_assert!(spent >= 0 && held >= 0);
+            }
+        }
+        for hold in open.drain(..) {
+            booked += if hold.was_sent() { hold.estimate().1.cost.get() } else { 0 };
+        }
+        prop_assert!(house.tallies().iter().all(|(_, held)| *held == 0));
+        let entries = house.state.outbox().take(usize::MAX);
+        prop_assert_eq!(house.state.outbox().open_holds(), 0);
+        prop_assert_eq!(entries.iter().map(|e| e.cost.get()).sum::<i64>(), booked);
+        let (snapshot, now) = (house.state.snapshot(), house.state.clock.now());
+        for limit in snapshot.view.caller(&DIGEST).unwrap().limits_through(Some(0)) {
+            let (tally, start) = snapshot.tally(limit, now);
+            let sum: i64 = entries.iter().flat_map(|e| &e.deltas)
+                .filter(|d| *d.cell.key() == limit.key && d.cell.start() == start).map(|d| d.amount).sum();
+            prop_assert_eq!(tally.spent, sum);
+        }
+    }
+}
