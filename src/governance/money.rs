@@ -143,8 +143,8 @@ pub(in crate::governance) fn decimal(text: &str, scale: i32) -> Result<u128, Mon
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().map_err(|_| bad())?),
         None => (text, 0),
     };
-    if mantissa.starts_with('-') {
-        let zero = mantissa[1..].chars().all(|c| c == '0' || c == '.');
+    if let Some(digits) = mantissa.strip_prefix('-') {
+        let zero = digits.chars().all(|c| c == '0' || c == '.');
         return if zero && mantissa.len() > 1 { Ok(0) } else { Err(MoneyError::Negative(text.into())) };
     }
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
