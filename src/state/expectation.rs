@@ -8,8 +8,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// thousand are expected to use their cap.
 #[derive(Debug, Default)]
 pub struct Expectations {
-    models: RwLock<HashMap<Box<str>, HashMap<Box<str>, Arc<Mean>>>>,
+    models: RwLock<HashMap<Box<str>, Models>>,
 }
+
+/// The means of one provider, by model.
+type Models = HashMap<Box<str>, Arc<Mean>>;
 
 const MODELS_MAX: usize = 4_096;
 /// A mean counts only once this many answers were seen.
