@@ -3,25 +3,26 @@
 use super::money::{Nanos, Picos, Rate};
 use super::usage::{ServiceTier, Usage};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// All list prices known, by provider and model.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
-    providers: HashMap<Box<str>, HashMap<Box<str>, Price>>,
+    providers: HashMap<Box<str>, HashMap<Box<str>, Arc<Price>>>,
 }
 
 impl Catalog {
     pub fn insert(&mut self, provider: &str, model: &str, price: Price) {
-        self.providers.entry(provider.into()).or_default().insert(model.into(), price);
+        self.providers.entry(provider.into()).or_default().insert(model.into(), Arc::new(price));
     }
 
-    pub fn find(&self, provider: &str, model: &str) -> Option<&Price> {
+    pub fn find(&self, provider: &str, model: &str) -> Option<&Arc<Price>> {
         self.providers.get(provider)?.get(model)
     }
 
     /// The models of `provider` that have a price.
-    pub fn models(&self, provider: &str) -> impl Iterator<Item = (&str, &Price)> {
-        self.providers.get(provider).into_iter().flatten().map(|(model, price)| (&**model, price))
+    pub fn models(&self, provider: &str) -> impl Iterator<Item = &str> {
+        self.providers.get(provider).into_iter().flat_map(|models| models.keys()).map(|model| &**model)
     }
 
     pub fn len(&self) -> usize {
@@ -125,7 +126,7 @@ pub enum UnknownModel {
     /// Always free.
     Free,
     /// These prices.
-    Priced(Box<Price>),
+    Priced(Arc<Price>),
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub enum Refusal {
     NoProviderKey { model: String },
     #[error("{}", Exceeded::sentence(.0))]
     LimitReached(Vec<Exceeded>),
+    #[error("this address sends more than {max} {what}")]
+    TooManyRequests { what: &'static str, max: u32 },
     #[error("the ledger cannot take more calls until it has written those that it has; try again shortly")]
     LedgerFull,
 }
@@ -132,6 +134,7 @@ impl Refusal {
             Refusal::UnsupportedOperation { .. } => "unsupported_operation",
             Refusal::NoProviderKey { .. } => "no_provider_key",
             Refusal::LimitReached(all) => limit_code(all),
+            Refusal::TooManyRequests { .. } => "too_many_requests",
             Refusal::LedgerFull => "ledger_full",
         }
     }
@@ -156,6 +159,7 @@ impl Refusal {
             Refusal::NotFound { .. } => 404,
             Refusal::MethodNotAllowed { .. } => 405,
             Refusal::BodyTooLarge { .. } => 413,
+            Refusal::TooManyRequests { .. } => 429,
             // Money that is only held comes back when the calls in flight end: that is a 429.
             Refusal::LimitReached(all) => {
                 if all.iter().any(|e| e.measure == Measure::Money && !e.only_held()) {
@@ -174,7 +178,7 @@ impl Refusal {
             Refusal::LimitReached(all) => {
                 all.iter().map(|e| if e.only_held() { 1 } else { e.resets_at.since(now).div_ceil(1_000).max(1) }).max()
             }
-            Refusal::LedgerFull => Some(1),
+            Refusal::TooManyRequests { .. } | Refusal::LedgerFull => Some(1),
             _ => None,
         }
     }

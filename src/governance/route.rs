@@ -182,7 +182,7 @@ pub fn models(view: &View, caller: Option<&Caller>) -> Vec<String> {
         let keys = provider.keys.iter().filter(|key| config.is_none_or(|config| config.key_ids.contains(&key.id)));
         let names = keys.flat_map(|key| listed(&key.models).into_iter().chain(key.aliases.keys().cloned()));
         let names = names.chain(config.into_iter().flat_map(|config| listed(&config.allowed_models)));
-        let names = names.chain(view.catalog.models(&provider.name).map(|(model, _)| model.to_owned()));
+        let names = names.chain(view.catalog.models(&provider.name).map(str::to_owned));
         for name in names {
             let model = name.strip_prefix(&prefix).unwrap_or(&name);
             let usable = config.is_none_or(|config| config.allows(model))

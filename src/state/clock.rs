@@ -3,7 +3,7 @@
 use crate::governance::time::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// System time in service; turned by hand in tests.
 #[derive(Debug, Clone, Default)]
@@ -36,4 +36,9 @@ impl Clock {
 #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else asks")]
 pub fn stopwatch() -> Instant {
     Instant::now()
+}
+
+/// How long ago `start` was.
+pub fn since(start: Instant) -> Duration {
+    stopwatch().saturating_duration_since(start)
 }

@@ -1,0 +1,76 @@
+//! Holding: what an attempt is expected to cost, set aside at every limit before a byte is sent.
+
+use crate::governance::pricing::{Price, UnknownModel};
+use crate::governance::refusal::Refusal;
+use crate::governance::route::Target;
+use crate::governance::usage::Usage;
+use crate::governance::view::{Caller, Measure, View};
+use crate::provider::dialect::openai::Call;
+use crate::state::hold::{Hold, Spend};
+use crate::state::outbox::CallTag;
+use crate::state::{Ask, Snapshot, State};
+use crate::governance::time::Timestamp;
+use std::sync::Arc;
+
+/// An admitted attempt: the hold, and the price that it was made and will be settled by.
+pub(super) struct Admitted {
+    pub(super) hold: Hold,
+    /// Absent: the model has no price and costs nothing here.
+    pub(super) price: Option<Arc<Price>>,
+}
+
+/// Holds for one target, or says which limit stands in the way.
+pub(super) fn admit(
+    state: &State, snapshot: &Snapshot, caller: Option<&Caller>, call: &Call, target: &Target, now: Timestamp,
+) -> Result<Admitted, Refusal> {
+    let price = price(&snapshot.view, caller, target)?;
+    let usage = expected(state, call, target, price.as_deref());
+    let tag = CallTag {
+        virtual_key: caller.map(|caller| Arc::clone(&caller.key.id)),
+        provider: Arc::clone(&target.provider.name),
+        model: target.model.as_str().into(),
+        kind: call.kind,
+        admitted_at: now,
+    };
+    let spend = spend(price.as_deref(), &usage);
+    let hold = state.admit(snapshot, Ask { caller, config: target.config, usage, spend, tag })?;
+    Ok(Admitted { hold, price })
+}
+
+/// What usage comes to.
+pub(super) fn spend(price: Option<&Price>, usage: &Usage) -> Spend {
+    let tokens = i64::try_from(usage.total()).unwrap_or(i64::MAX);
+    Spend { cost: price.map(|price| price.cost(usage)).unwrap_or_default(), tokens }
+}
+
+/// What the call will probably use: its text, and what the model usually writes, at most its cap.
+fn expected(state: &State, call: &Call, target: &Target, price: Option<&Price>) -> Usage {
+    let window = price.and_then(|price| price.input_tokens_max).unwrap_or(u64::MAX);
+    let input = call.input_estimate().min(window);
+    if !call.generates() {
+        return Usage::estimated(input, 0);
+    }
+    let output = state.expectations.output(&target.provider.name, &target.model, call.output_cap);
+    Usage::estimated(input, output.saturating_mul(u64::from(call.choices.max(1))))
+}
+
+/// The price of the target's model. Where it has none, the policy decides; a budget cannot be kept
+/// without one.
+fn price(view: &View, caller: Option<&Caller>, target: &Target) -> Result<Option<Arc<Price>>, Refusal> {
+    let provider = &target.provider.name;
+    let known = view.catalog.find(provider, &target.model).or_else(|| view.catalog.find(provider, &target.upstream_model));
+    if let Some(price) = known {
+        return Ok(Some(Arc::clone(price)));
+    }
+    match &view.policy.unknown_model {
+        UnknownModel::Priced(price) => Ok(Some(Arc::clone(price))),
+        UnknownModel::Free => Ok(None),
+        UnknownModel::Refuse => {
+            let mut limits = caller.into_iter().flat_map(|caller| caller.limits_through(target.config));
+            if limits.any(|limit| limit.key.measure == Measure::Money) {
+                return Err(Refusal::ModelNotPriced { provider: provider.to_string(), model: target.model.clone() });
+            }
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What is asked: the path, then the body, read whole and understood before anything is decided.
+
+use super::Halt;
+use crate::governance::refusal::Refusal;
+use crate::governance::request::RequestKind;
+use crate::provider::dialect::openai::{Call, CallError};
+use bytes::{Bytes, BytesMut};
+use http::{Method, header};
+use pingora::proxy::Session;
+use std::time::Duration;
+
+/// A body that stops coming is given up after this.
+const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Memory is reserved for what has come, not for what a header promises.
+const RESERVE_MAX: usize = 1024 * 1024;
+
+/// What a path asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// A call to a model.
+    Call(RequestKind),
+    /// The models that the caller may use, or one of them.
+    Models { id: Option<String> },
+    /// The caller's own limits.
+    Quota,
+    /// Whether the proxy is there.
+    Health,
+}
+
+/// Reads the request line.
+pub(super) fn ask(method: &Method, path: &str) -> Result<Ask, Refusal> {
+    let (ask, allowed) = match path {
+        "/v1/chat/completions" => (Ask::Call(RequestKind::ChatCompletion), Method::POST),
+        "/v1/completions" => (Ask::Call(RequestKind::TextCompletion), Method::POST),
+        "/v1/responses" => (Ask::Call(RequestKind::Responses), Method::POST),
+        "/v1/embeddings" => (Ask::Call(RequestKind::Embedding), Method::POST),
+        "/v1/models" => (Ask::Models { id: None }, Method::GET),
+        "/api/governance/virtual-keys/quota" => (Ask::Quota, Method::GET),
+        "/health" => (Ask::Health, Method::GET),
+        _ => match path.strip_prefix("/v1/models/") {
+            Some(id) if !id.is_empty() => (Ask::Models { id: Some(id.replace("%2F", "/").replace("%2f", "/")) }, Method::GET),
+            _ => {
+                let path = path.chars().take(256).collect();
+                return Err(Refusal::NotFound { kind: "such path", path });
+            }
+        },
+    };
+    if *method != allowed {
+        let allowed = if allowed == Method::GET { "GET" } else { "POST" };
+        return Err(Refusal::MethodNotAllowed { method: method.to_string(), allowed });
+    }
+    Ok(ask)
+}
+
+/// A body understood, its bytes kept as they came.
+pub(super) struct Request {
+    pub(super) call: Call,
+    pub(super) body: Bytes,
+}
+
+/// Reads the body up to `max` bytes and understands it.
+pub(super) async fn read(session: &mut Session, kind: RequestKind, max: u64) -> Result<Request, Halt> {
+    let body = read_body(session, max).await?;
+    let call = Call::read(kind, &body).map_err(invalid)?;
+    Ok(Request { call, body })
+}
+
+fn invalid(error: CallError) -> Halt {
+    Halt::Refused(Refusal::InvalidRequest { field: error.field, message: error.message })
+}
+
+async fn read_body(session: &mut Session, max: u64) -> Result<Bytes, Halt> {
+    let announced = session
+        .req_header()
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    let too_large = || Halt::Refused(Refusal::BodyTooLarge { max });
+    if announced.is_some_and(|length| length > max) {
+        return Err(too_large());
+    }
+    if session.req_header().headers.contains_key(header::EXPECT) {
+        // Pingora does not say "continue" by itself, and curl would wait a second for it.
+        session.as_downstream_mut().write_continue_response().await.map_err(|_| Halt::ClientGone)?;
+    }
+    session.as_downstream_mut().set_read_timeout(Some(BODY_READ_TIMEOUT));
+    let mut next = async || match session.as_downstream_mut().read_request_body().await {
+        Ok(piece) => Ok(piece),
+        Err(error) if *error.etype() == pingora::ErrorType::ReadTimedout => Err(Halt::Refused(Refusal::InvalidRequest {
+            field: None,
+            message: format!("the body did not arrive: nothing came for {} seconds", BODY_READ_TIMEOUT.as_secs()),
+        })),
+        Err(_) => Err(Halt::ClientGone),
+    };
+    // Most bodies come in one piece, and are then never copied.
+    let Some(first) = next().await? else { return Ok(Bytes::new()) };
+    let Some(second) = next().await? else { return Ok(first) };
+    let announced = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let mut body = BytesMut::with_capacity(announced.clamp(first.len() + second.len(), RESERVE_MAX.max(first.len() + second.len())));
+    body.extend_from_slice(&first);
+    body.extend_from_slice(&second);
+    while let Some(piece) = next().await? {
+        if (body.len() + piece.len()) as u64 > max {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&piece);
+    }
+    if body.len() as u64 > max {
+        return Err(too_large());
+    }
+    Ok(body.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_ask_for_what_they_say() {
+        let status = |method: Method, path: &str| ask(&method, path).map_err(|refusal| refusal.status());
+        assert_eq!(status(Method::POST, "/v1/chat/completions"), Ok(Ask::Call(RequestKind::ChatCompletion)));
+        assert_eq!(status(Method::GET, "/v1/models/openai/gpt-4o"), Ok(Ask::Models { id: Some("openai/gpt-4o".into()) }));
+        assert_eq!(status(Method::GET, "/v1/chat/completions"), Err(405));
+        assert_eq!(status(Method::POST, "/v1/nothing"), Err(404));
+        assert_eq!(status(Method::GET, "/v1/models/"), Err(404));
+    }
+}

@@ -1,0 +1,560 @@
+//! Attempts: one exchange with one target after the other, until one of them answers.
+//!
+//! This drives Pingora's connector itself instead of its proxy pump, because only so can a body of
+//! any size be sent again, an answer's head be held back until it is known to be good, and every
+//! ending be settled at one place. What the pump would have done is done here: timeouts, the silent
+//! retry on a stale connection, header hygiene. Nothing is tried again once a byte went downstream.
+
+use super::admit::{Admitted, admit};
+use super::call::Request;
+use super::dial::{DialError, Line, Origin};
+use super::exchange::Exchange;
+use super::meter::{Answer, client_left, pump, read_on, write_whole};
+use super::respond::own_headers;
+use super::settle::{End, settle};
+use super::{Failure, Gateway, Halt};
+use crate::governance::entity::Network;
+use crate::governance::route::Target;
+use crate::governance::view::{Caller, Level, Measure};
+use crate::provider::openai;
+use crate::provider::reader::{Reader, Reading};
+use crate::state::Snapshot;
+use crate::state::clock::{since, stopwatch};
+use crate::state::outbox::Ending;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use pingora::time::timeout;
+use pingora::{ErrorSource, ErrorType};
+use std::fmt::Write;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// All tries of one request, whatever the targets and their retries add up to.
+const ATTEMPTS_MAX: usize = 16;
+/// Kept connections that turn out to be closed, before a new one must be made.
+const STALE_MAX: u32 = 3;
+/// An error answer is kept up to this size while other targets are tried.
+const KEPT_MAX: usize = 64 * 1024;
+const KEPT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a client may tell the provider in headers. Everything else stays here.
+const PASSED_ON: [HeaderName; 2] = [header::ACCEPT, header::USER_AGENT];
+const PASSED_ON_TOO: [&str; 5] = ["openai-beta", "idempotency-key", "x-client-request-id", "traceparent", "tracestate"];
+/// What a provider's answer keeps to itself: the connection's own headers, the account behind the
+/// key, and ids that would be mistaken for ours.
+const KEPT_BACK: [&str; 11] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "transfer-encoding",
+    "upgrade",
+    "trailer",
+    "set-cookie",
+    "openai-organization",
+    "openai-project",
+    "x-request-id",
+    "alt-svc",
+];
+
+/// Everything that the attempts of one request share.
+pub(super) struct Job<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) caller: Option<&'a Caller>,
+    pub(super) request: &'a Request,
+}
+
+/// How one attempt ended, for the loop over attempts.
+enum Attempt {
+    /// The client has its answer, or as much of it as came.
+    Answered,
+    ClientGone,
+    /// Nothing reached the client; another target may try.
+    Failed(Failed),
+}
+
+enum Failed {
+    Failure(Failure),
+    /// The provider's own error answer, complete.
+    Answer { head: Box<ResponseHeader>, body: Bytes, target: usize },
+}
+
+/// Tries the targets in their order, each with its own hold, until one answers.
+pub(super) async fn forward(job: &Job<'_>, session: &mut Session, x: &mut Exchange, targets: &[Target]) -> Result<(), Halt> {
+    let tries = tries(targets);
+    let mut dead = [false; ATTEMPTS_MAX];
+    let mut refused = None;
+    let mut failed = None;
+    for (n, &(at, round)) in tries.iter().enumerate() {
+        if dead[at] {
+            continue;
+        }
+        let target = &targets[at];
+        if round > 0 && wait(job, session, &target.provider.network, round).await.is_none() {
+            return Err(Halt::ClientGone);
+        }
+        let now = job.gateway.state.clock.now();
+        let admitted = match admit(&job.gateway.state, job.snapshot, job.caller, &job.request.call, target, now) {
+            Ok(admitted) => admitted,
+            Err(refusal) if refusal.is_about_target() => {
+                dead[at] = true;
+                refused.get_or_insert(refusal);
+                continue;
+            }
+            Err(refusal) => {
+                refused = Some(refusal);
+                break;
+            }
+        };
+        x.attempts += 1;
+        let more = tries[n + 1..].iter().any(|&(next, _)| !dead[next]);
+        match attempt(job, session, x, (at, target), admitted, more).await {
+            Attempt::Answered => return Ok(()),
+            Attempt::ClientGone => return Err(Halt::ClientGone),
+            Attempt::Failed(failure) => {
+                dead[at] = failure.condemns_key();
+                tracing::debug!(provider = %target.provider.name, failure = %failure.describe(), "attempt failed");
+                failed = Some(failure);
+            }
+        }
+    }
+    match (failed, refused) {
+        (Some(Failed::Answer { head, body, target }), _) => {
+            let head = client_head(job, x, &head, &targets[target], Some(body.len()), session.req_header().version);
+            write_whole(session, x, head, body).await;
+            Ok(())
+        }
+        (Some(Failed::Failure(failure)), _) => Err(Halt::Failed(failure)),
+        (None, Some(refusal)) => Err(Halt::Refused(refusal)),
+        (None, None) => unreachable!("there is at least one target, and each try fails, answers or is refused"),
+    }
+}
+
+/// The order of attempts: the keys of a provider, then again as often as it says, then the next provider.
+fn tries(targets: &[Target]) -> Vec<(usize, u32)> {
+    let mut order = Vec::with_capacity(targets.len());
+    let mut start = 0;
+    for group in targets.chunk_by(|a, b| Arc::ptr_eq(&a.provider, &b.provider)) {
+        let indices = start..start + group.len();
+        start = indices.end;
+        order.extend(indices.clone().map(|at| (at, 0)));
+        let retries = group[0].provider.network.max_retries;
+        order.extend(indices.cycle().zip(1..=retries));
+    }
+    order.retain(|&(at, _)| at < ATTEMPTS_MAX);
+    order.truncate(ATTEMPTS_MAX);
+    order
+}
+
+/// Waits before a retry: doubling, bounded, and spread by a fifth so that clients do not march in step.
+async fn wait(job: &Job<'_>, session: &mut Session, network: &Network, round: u32) -> Option<()> {
+    let doubled = network.retry_backoff_initial.saturating_mul(1 << (round - 1).min(16));
+    let base = doubled.min(network.retry_backoff_max);
+    // An id is as good as a die here: its last digits differ from request to request.
+    let spread = 80 + u32::try_from(job.gateway.state.new_id().0 * 7 % 41).unwrap_or(0);
+    let pause = (base * spread / 100).min(network.retry_backoff_max);
+    unless_client_leaves(session, tokio::time::sleep(pause)).await
+}
+
+/// Runs `work` with an eye on the client. `None`: the client left first, and must not be asked again.
+async fn unless_client_leaves<T>(session: &mut Session, work: impl Future<Output = T>) -> Option<T> {
+    match watched(session, work, Duration::ZERO).await {
+        Watched::Done(done) => Some(done),
+        Watched::LeftAndDone(_) | Watched::Left => None,
+    }
+}
+
+/// What became of some work while the client was watched.
+enum Watched<T> {
+    Done(T),
+    /// The client left, and the work was still done within the time allowed for that.
+    LeftAndDone(T),
+    Left,
+}
+
+async fn watched<T>(session: &mut Session, work: impl Future<Output = T>, drain: Duration) -> Watched<T> {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return Watched::Done(done),
+        () = client_left(session) => {}
+    }
+    if drain.is_zero() {
+        return Watched::Left;
+    }
+    timeout(drain, work).await.map_or(Watched::Left, Watched::LeftAndDone)
+}
+
+/// One attempt: a connection, the request, the answer. Every way out settles the hold.
+async fn attempt(
+    job: &Job<'_>, session: &mut Session, x: &mut Exchange, (at, target): (usize, &Target), mut admitted: Admitted, more: bool,
+) -> Attempt {
+    let (gateway, call) = (job.gateway, &job.request.call);
+    let settle = |admitted, end: End<'_>| settle(&gateway.state, &gateway.metrics, call, admitted, end);
+    let reached = reach(job, session, target, &mut admitted).await;
+    let (mut line, head) = match reached {
+        Ok(reached) => reached,
+        Err(Stop::Failed(ending, failure)) => {
+            settle(admitted, End::NoCharge(ending));
+            return Attempt::Failed(Failed::Failure(failure));
+        }
+        Err(Stop::ClientGone(reading)) => {
+            settle(admitted, match &reading {
+                None => End::NoCharge(Ending::ClientGone),
+                Some(reading) => End::Answered { ending: Ending::ClientGone, reading },
+            });
+            return Attempt::ClientGone;
+        }
+    };
+    gateway.metrics.first_byte(since(x.started));
+    let refused_key = head.status == StatusCode::UNAUTHORIZED;
+    if refused_key || (more && is_worth_another_try(head.status)) {
+        settle(admitted, End::NoCharge(Ending::UpstreamFailed));
+        let body = keep(&mut line).await;
+        gateway.dialer.release(line).await;
+        return Attempt::Failed(set_aside(target, at, head, body));
+    }
+    let deadline = stopwatch() + target.provider.network.request_timeout;
+    let answer = Answer {
+        head: client_head(job, x, &head, target, length_kept(job, &head), session.req_header().version),
+        reader: head.status.is_success().then(|| reader(job, &head)),
+        first_piece_by: deadline,
+        all_by: (!is_event_stream(&head)).then_some(deadline),
+        idle: target.provider.network.stream_idle_timeout,
+        // Only while another target could take over is it worth holding the head back.
+        judge_first_event: more && head.status.is_success() && is_event_stream(&head),
+        drain: gateway.options.drain_after_disconnect,
+    };
+    let pumped = pump(session, x, &mut line, answer).await;
+    settle(admitted, match head.status.is_success() && !pumped.error_first {
+        true => End::Answered { ending: pumped.ending, reading: &pumped.reading },
+        false => End::NoCharge(Ending::UpstreamFailed),
+    });
+    if pumped.line_is_clean {
+        gateway.dialer.release(line).await;
+    } else {
+        line.session.shutdown().await;
+    }
+    match (pumped.error_first, pumped.ending) {
+        (true, _) => Attempt::Failed(Failed::Failure(Failure::ErrorFirst { provider: target.provider.name.to_string() })),
+        (false, Ending::ClientGone) => Attempt::ClientGone,
+        (false, ending) if x.status.is_none() => Attempt::Failed(Failed::Failure(before_any_byte(target, ending))),
+        (false, _) => Attempt::Answered,
+    }
+}
+
+/// Why an attempt got no answer.
+enum Stop {
+    Failed(Ending, Failure),
+    /// With what was still learnt about the answer, if the request was sent at all.
+    ClientGone(Option<Reading>),
+}
+
+/// Gets the request to the provider and the answer's head back.
+async fn reach(
+    job: &Job<'_>, session: &mut Session, target: &Target, admitted: &mut Admitted,
+) -> Result<(Line, ResponseHeader), Stop> {
+    let Job { gateway, request, .. } = job;
+    let (provider, network) = (&target.provider, &target.provider.network);
+    let name = || provider.name.to_string();
+    let failed = |failure| Stop::Failed(Ending::UpstreamFailed, failure);
+    let (base, path) = openai::address(provider, request.call.kind);
+    let origin = gateway.dialer.origin(base).map_err(|error| failed(unreachable(name(), &error)))?;
+    let path = format!("{}{path}", origin.path());
+    let body = request.call.rewrite(&request.body, &target.upstream_model, asks_usage(job));
+    let deadline = stopwatch() + network.request_timeout;
+    let mut stale = 0;
+    loop {
+        let dialed = unless_client_leaves(session, gateway.dialer.connect(&origin, network)).await;
+        let mut line = dialed.ok_or(Stop::ClientGone(None))?.map_err(|error| failed(unreachable(name(), &error)))?;
+        let h2 = line.session.as_http2().is_some();
+        let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2)
+            .map_err(|error| failed(Failure::Unreachable { provider: name(), detail: error.to_string() }))?;
+        admitted.hold.mark_sent();
+        let drain = gateway.options.drain_after_disconnect;
+        let outcome = watched(session, ask(&mut line, head, &body, deadline), drain).await;
+        let error = match outcome {
+            Watched::Done(Ok(head)) => return Ok((line, head)),
+            Watched::Done(Err(error)) => error,
+            Watched::LeftAndDone(Ok(head)) if !head.status.is_success() => {
+                line.session.shutdown().await;
+                return Err(Stop::ClientGone(None));
+            }
+            Watched::LeftAndDone(Ok(head)) => {
+                let reading = read_on(&mut line, reader(job, &head), stopwatch() + drain).await;
+                line.session.shutdown().await;
+                return Err(Stop::ClientGone(Some(reading)));
+            }
+            Watched::LeftAndDone(Err(_)) | Watched::Left => {
+                line.session.shutdown().await;
+                return Err(Stop::ClientGone(Some(Reading::default())));
+            }
+        };
+        line.session.shutdown().await;
+        if line.reused && stale < STALE_MAX && was_stale(&error) {
+            stale += 1;
+            continue;
+        }
+        return Err(match is_timeout(&error) {
+            true => Stop::Failed(Ending::TimedOut, Failure::TimedOut { provider: name() }),
+            false => failed(Failure::Unreachable { provider: name(), detail: error.etype().as_str().to_owned() }),
+        });
+    }
+}
+
+/// Whether the provider must be asked for usage that the client did not ask for.
+fn asks_usage(job: &Job<'_>) -> bool {
+    let call = &job.request.call;
+    call.stream && !call.usage_wanted && openai::tells_usage_when_asked(call.kind)
+}
+
+fn reader(job: &Job<'_>, head: &ResponseHeader) -> Reader {
+    let kind = job.request.call.kind;
+    if is_event_stream(head) { Reader::stream(kind, asks_usage(job)) } else { Reader::unary(kind) }
+}
+
+fn is_event_stream(head: &ResponseHeader) -> bool {
+    head.headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// The answer's length, unless something may be taken out of it.
+fn length_kept(job: &Job<'_>, head: &ResponseHeader) -> Option<usize> {
+    if is_event_stream(head) && asks_usage(job) {
+        return None;
+    }
+    head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// An error answer that is not passed on, or not yet.
+fn set_aside(target: &Target, at: usize, head: ResponseHeader, body: Option<Bytes>) -> Failed {
+    let provider = target.provider.name.to_string();
+    if head.status == StatusCode::UNAUTHORIZED {
+        // The house's own key was refused. The client has no part in that, and must not see the answer.
+        tracing::warn!(%provider, key = target.key.as_ref().map(|key| &*key.id), "provider refused its key");
+        return Failed::Failure(Failure::CredentialsRejected { provider });
+    }
+    match body {
+        Some(body) => Failed::Answer { head: Box::new(head), body, target: at },
+        None => Failed::Failure(Failure::Status { provider, status: head.status.as_u16() }),
+    }
+}
+
+/// The answer broke after its head, and nothing of it had been passed on.
+fn before_any_byte(target: &Target, ending: Ending) -> Failure {
+    let provider = target.provider.name.to_string();
+    match ending {
+        Ending::TimedOut => Failure::TimedOut { provider },
+        _ => Failure::Unreachable { provider, detail: "its answer broke off".into() },
+    }
+}
+
+/// Sends the request and waits for the answer's head, skipping informational ones.
+async fn ask(line: &mut Line, head: RequestHeader, body: &Bytes, deadline: Instant) -> pingora::Result<ResponseHeader> {
+    let left = || Some(deadline.saturating_duration_since(stopwatch()).max(Duration::from_millis(1)));
+    line.session.set_write_timeout(left());
+    line.session.set_read_timeout(left());
+    line.session.write_request_header(Box::new(head)).await?;
+    let written = async {
+        line.session.write_request_body(body.clone(), true).await?;
+        line.session.finish_request_body().await
+    };
+    let written = written.await;
+    // A provider may answer before it has read everything, and close: its answer says more than our
+    // broken pipe.
+    loop {
+        line.session.set_read_timeout(left());
+        match (line.session.read_response_header().await, &written) {
+            (Ok(()), _) => {}
+            (Err(_), Err(_)) => return written.map(|()| unreachable!("just matched as an error")),
+            (Err(error), Ok(())) => return Err(error),
+        }
+        let head = line.session.response_header().expect("a head was just read");
+        if !head.status.is_informational() {
+            return Ok(head.clone());
+        }
+    }
+}
+
+/// Reads a small error answer to its end, so that its connection can be kept and its text used.
+async fn keep(line: &mut Line) -> Option<Bytes> {
+    let read = async {
+        let mut body = Vec::new();
+        while let Some(piece) = line.session.read_response_body().await.ok()? {
+            if body.len() + piece.len() > KEPT_MAX {
+                return None;
+            }
+            body.extend_from_slice(&piece);
+        }
+        Some(Bytes::from(body))
+    };
+    timeout(KEPT_TIMEOUT, read).await.ok().flatten()
+}
+
+fn upstream_head(
+    client: &RequestHeader, origin: &Origin, path: &str, target: &Target, length: usize, h2: bool,
+) -> pingora::Result<RequestHeader> {
+    let provider = &target.provider;
+    let mut head = RequestHeader::build(Method::POST, path.as_bytes(), Some(12))?;
+    if h2 {
+        let scheme = if origin.is_tls() { "https" } else { "http" };
+        let authority = origin.authority().to_str().unwrap_or_default();
+        let uri: Uri = format!("{scheme}://{authority}{path}").parse().map_err(|_| {
+            pingora::Error::explain(ErrorType::InvalidHTTPHeader, "the provider's URL and path make no URI")
+        })?;
+        head.set_uri(uri);
+        head.set_version(Version::HTTP_2);
+    } else {
+        head.insert_header(header::HOST, origin.authority().clone())?;
+    }
+    for name in PASSED_ON {
+        if let Some(value) = client.headers.get(&name) {
+            head.insert_header(name, value.clone())?;
+        }
+    }
+    for name in PASSED_ON_TOO {
+        if let Some(value) = client.headers.get(name) {
+            head.insert_header(name, value.clone())?;
+        }
+    }
+    for (name, value) in &provider.network.extra_headers {
+        head.insert_header(name.clone(), value.as_str())?;
+    }
+    head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+    // A compressed answer could not be read as it passes.
+    head.insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))?;
+    head.insert_header(header::CONTENT_LENGTH, length)?;
+    if let Some(key) = target.key.as_ref().filter(|key| !key.value.is_empty()) {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", key.value.expose())).map_err(|_| {
+            pingora::Error::explain(ErrorType::InvalidHTTPHeader, "the provider key has characters that no header can carry")
+        })?;
+        value.set_sensitive(true);
+        head.insert_header(header::AUTHORIZATION, value)?;
+    }
+    Ok(head)
+}
+
+/// The answer's head as the client gets it.
+fn client_head(
+    job: &Job<'_>, x: &Exchange, upstream: &ResponseHeader, target: &Target, length: Option<usize>, version: Version,
+) -> Box<ResponseHeader> {
+    let build = || -> pingora::Result<ResponseHeader> {
+        let mut head = ResponseHeader::build(upstream.status, Some(upstream.headers.len() + 8))?;
+        for (name, value) in &upstream.headers {
+            if name != header::CONTENT_LENGTH && !KEPT_BACK.contains(&name.as_str()) {
+                head.append_header(name.clone(), value.clone())?;
+            }
+        }
+        match length {
+            Some(length) => head.insert_header(header::CONTENT_LENGTH, length)?,
+            None if version == Version::HTTP_11 => {
+                head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+            }
+            None => {}
+        }
+        own_headers(&mut head, x)?;
+        head.insert_header("x-tollgate-provider", &*target.provider.name)?;
+        if let Ok(model) = HeaderValue::from_str(&target.model) {
+            head.insert_header("x-tollgate-model", model)?;
+        }
+        limit_headers(job, target, &mut head)?;
+        Ok(head)
+    };
+    Box::new(build().expect("every header was valid when it came, and ours are"))
+}
+
+/// `x-ratelimit-*` for the tightest of the caller's own token and request limits.
+fn limit_headers(job: &Job<'_>, target: &Target, head: &mut ResponseHeader) -> pingora::Result<()> {
+    let Some(caller) = job.caller else { return Ok(()) };
+    let now = job.gateway.state.clock.now();
+    for (measure, names) in LIMIT_HEADERS {
+        let limits = caller.limits_through(target.config).filter(|limit| limit.key.measure == measure);
+        let tightest = limits
+            .map(|limit| {
+                let (tally, start) = job.snapshot.tally(limit, now);
+                (limit.max.saturating_sub(tally.used).max(0), limit.level == Level::VirtualKey, limit.max, limit.window.end(start))
+            })
+            .min();
+        if let Some((remaining, _, max, end)) = tightest {
+            let [limit_name, remaining_name, reset_name] = names;
+            head.insert_header(limit_name, max.to_string())?;
+            head.insert_header(remaining_name, remaining.to_string())?;
+            head.insert_header(reset_name, spoken(end.since(now)))?;
+        }
+    }
+    Ok(())
+}
+
+const LIMIT_HEADERS: [(Measure, [&str; 3]); 2] = [
+    (Measure::Requests, ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]),
+    (Measure::Tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
+];
+
+/// A time to wait as OpenAI writes it: `1h2m3s`, `6m0s`, `12s`, `250ms`.
+fn spoken(millis: u64) -> String {
+    let (hours, minutes, seconds) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60);
+    let mut text = String::new();
+    let written = match (hours, minutes, seconds) {
+        (0, 0, 0) => write!(text, "{millis}ms"),
+        (0, 0, _) => write!(text, "{seconds}s"),
+        (0, _, _) => write!(text, "{minutes}m{seconds}s"),
+        _ => write!(text, "{hours}h{minutes}m{seconds}s"),
+    };
+    written.expect("writing to a string does not fail");
+    text
+}
+
+fn is_worth_another_try(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 402 | 403 | 429 | 500..=599)
+}
+
+fn is_timeout(error: &pingora::Error) -> bool {
+    matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
+}
+
+/// A kept connection that the provider had closed: it failed before any answer, and not by waiting.
+fn was_stale(error: &pingora::Error) -> bool {
+    !is_timeout(error) && !matches!(error.esource(), ErrorSource::Downstream)
+}
+
+fn unreachable(provider: String, error: &DialError) -> Failure {
+    tracing::warn!(%provider, %error, "no connection to provider");
+    if error.timed_out() {
+        return Failure::ConnectTimedOut { provider };
+    }
+    Failure::Unreachable { provider, detail: error.to_string() }
+}
+
+impl Failed {
+    /// The key itself is no good; trying it again would be noise.
+    fn condemns_key(&self) -> bool {
+        match self {
+            Failed::Failure(Failure::CredentialsRejected { .. }) => true,
+            Failed::Answer { head, .. } => matches!(head.status.as_u16(), 402 | 403),
+            Failed::Failure(_) => false,
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Failed::Failure(failure) => failure.to_string(),
+            Failed::Answer { head, .. } => format!("status {}", head.status),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_spoken_as_openai_does() {
+        let check = |millis, text: &str| assert_eq!(spoken(millis), text);
+        check(250, "250ms");
+        check(12_000, "12s");
+        check(360_000, "6m0s");
+        check(3_723_000, "1h2m3s");
+    }
+}

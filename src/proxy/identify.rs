@@ -1,0 +1,28 @@
+//! Who calls: the virtual key in one of four headers, found by its digest.
+
+use crate::governance::refusal::Refusal;
+use crate::governance::view::{Caller, View};
+use crate::state::digest::KeyHasher;
+use crate::wire::credential;
+use http::HeaderMap;
+use std::sync::Arc;
+
+/// The caller, or nobody where the policy lets nobody in. The work is the same for every key that
+/// was sent, known or not.
+pub(super) fn identify(view: &View, hasher: &KeyHasher, headers: &HeaderMap) -> Result<Option<Arc<Caller>>, Refusal> {
+    let policy = &view.policy;
+    let missing: Vec<String> =
+        policy.required_headers.iter().filter(|name| !headers.contains_key(name.as_str())).cloned().collect();
+    if !missing.is_empty() {
+        return Err(Refusal::MissingHeaders(missing));
+    }
+    let Some(value) = credential::virtual_key(headers).map_err(|_| Refusal::VirtualKeyAmbiguous)? else {
+        return if policy.enforce_auth { Err(Refusal::VirtualKeyRequired) } else { Ok(None) };
+    };
+    let caller = view.caller(&hasher.digest(value));
+    let caller = caller.ok_or(Refusal::VirtualKeyNotFound { enforced: policy.enforce_auth })?;
+    if !caller.key.is_active {
+        return Err(Refusal::VirtualKeyInactive);
+    }
+    Ok(Some(Arc::clone(caller)))
+}

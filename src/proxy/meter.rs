@@ -1,0 +1,223 @@
+//! The answer on its way: read once as it passes, and never held longer than it must be.
+
+use super::dial::Line;
+use super::exchange::Exchange;
+use crate::provider::reader::{FirstEvent, Reader, Reading};
+use crate::state::clock::stopwatch;
+use crate::state::outbox::Ending;
+use bytes::Bytes;
+use pingora::ErrorType;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::HttpTask;
+use pingora::proxy::Session;
+use pingora::time::timeout;
+use smallvec::SmallVec;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// Pieces that are there already go out together: fewer writes for a burst.
+const GATHER_MAX: usize = 4;
+/// A head is held back for its first event up to this many bytes.
+const JUDGE_MAX: usize = 64 * 1024;
+/// A client that takes nothing for this long has left.
+const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+type Pieces = SmallVec<[Bytes; 4]>;
+
+/// An answer that is to be passed on.
+pub(super) struct Answer {
+    pub(super) head: Box<ResponseHeader>,
+    /// Absent for error answers, of which nothing is charged.
+    pub(super) reader: Option<Reader>,
+    pub(super) first_piece_by: Instant,
+    /// Absent for streams, which may go on for as long as they are not silent.
+    pub(super) all_by: Option<Instant>,
+    pub(super) idle: Duration,
+    /// Hold the head back until the first event is known not to be an error.
+    pub(super) judge_first_event: bool,
+    /// How long to read on for usage after the client left.
+    pub(super) drain: Duration,
+}
+
+/// What became of it.
+pub(super) struct Pumped {
+    pub(super) ending: Ending,
+    pub(super) reading: Reading,
+    /// The first event was an error, and nothing was sent to the client.
+    pub(super) error_first: bool,
+    /// The connection to the provider was read to the end of its answer.
+    pub(super) line_is_clean: bool,
+}
+
+/// Resolves when the client is gone. It must not be asked again after that.
+pub(super) async fn client_left(session: &mut Session) {
+    // Data beyond the body is as good as gone: the connection cannot be used any more.
+    let _ = session.as_downstream_mut().read_body_or_idle(true).await;
+    session.set_keepalive(None);
+}
+
+enum Next {
+    Piece(pingora::Result<Option<Bytes>>),
+    ClientLeft,
+}
+
+/// Passes the answer on, piece by piece.
+pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Line, answer: Answer) -> Pumped {
+    let Answer { head, mut reader, first_piece_by, all_by, idle, judge_first_event, drain } = answer;
+    session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+    let status = head.status.as_u16();
+    let mut head = Some(head);
+    let mut out = Pieces::new();
+    let mut judging = judge_first_event;
+    let mut held = 0;
+    let mut first = true;
+    let (ending, clean) = loop {
+        let by = all_by.or(first.then_some(first_piece_by));
+        line.session.set_read_timeout(Some(by.map_or(idle, |by| left(by))));
+        let next = tokio::select! {
+            biased;
+            piece = line.session.read_response_body() => Next::Piece(piece),
+            () = client_left(session) => Next::ClientLeft,
+        };
+        let mut done = false;
+        match next {
+            Next::Piece(Ok(Some(piece))) => {
+                first = false;
+                held += piece.len();
+                take(&mut reader, piece, &mut out);
+                done = line.session.response_done();
+                for _ in 1..GATHER_MAX {
+                    if done {
+                        break;
+                    }
+                    match ready_now(line).await {
+                        Some(Ok(Some(piece))) => {
+                            held += piece.len();
+                            take(&mut reader, piece, &mut out);
+                            done = line.session.response_done();
+                        }
+                        Some(Ok(None)) => done = true,
+                        // A fault is met again by the next read.
+                        Some(Err(_)) | None => break,
+                    }
+                }
+            }
+            Next::Piece(Ok(None)) => done = true,
+            Next::Piece(Err(error)) => {
+                let timed_out = *error.etype() == ErrorType::ReadTimedout;
+                break (if timed_out { Ending::TimedOut } else { Ending::UpstreamBroke }, false);
+            }
+            Next::ClientLeft => {
+                x.client_left = true;
+                return left_behind(line, reader, drain).await;
+            }
+        }
+        if done && let Some(reader) = &mut reader {
+            reader.flush(&mut out);
+        }
+        if judging {
+            match reader.as_ref().and_then(Reader::first_event) {
+                Some(FirstEvent::Error) => {
+                    let reading = reader.map(|reader| reader.reading()).unwrap_or_default();
+                    return Pumped { ending: Ending::UpstreamFailed, reading, error_first: true, line_is_clean: done };
+                }
+                None if !done && held < JUDGE_MAX => continue,
+                _ => judging = false,
+            }
+        }
+        if write(session, &mut head, &mut out, done).await.is_err() {
+            x.client_left = true;
+            return left_behind(line, reader, drain).await;
+        }
+        x.status = Some(status);
+        if done {
+            break (Ending::Completed, true);
+        }
+    };
+    let reading = reader.map(|reader| reader.reading()).unwrap_or_default();
+    if ending != Ending::Completed && x.status.is_some() {
+        // What came is passed on, and then cut: a clean end would make half an answer look whole.
+        let _ = write(session, &mut head, &mut out, false).await;
+        session.set_keepalive(None);
+        session.as_downstream_mut().shutdown().await;
+    }
+    pumped(ending, reading, clean)
+}
+
+fn pumped(ending: Ending, reading: Reading, line_is_clean: bool) -> Pumped {
+    Pumped { ending, reading, error_first: false, line_is_clean }
+}
+
+/// The client left in the middle of the answer.
+async fn left_behind(line: &mut Line, reader: Option<Reader>, drain: Duration) -> Pumped {
+    let reading = match reader {
+        Some(reader) => read_on(line, reader, stopwatch() + drain).await,
+        None => Reading::default(),
+    };
+    pumped(Ending::ClientGone, reading, false)
+}
+
+fn left(by: Instant) -> Duration {
+    by.saturating_duration_since(stopwatch()).max(Duration::from_millis(1))
+}
+
+fn take(reader: &mut Option<Reader>, piece: Bytes, out: &mut Pieces) {
+    match reader {
+        Some(reader) => reader.chunk(piece, out),
+        None => out.push(piece),
+    }
+}
+
+/// The next piece if it is there already.
+async fn ready_now(line: &mut Line) -> Option<pingora::Result<Option<Bytes>>> {
+    // No timer for a read that does not wait.
+    line.session.set_read_timeout(None);
+    let mut read = pin!(line.session.read_response_body());
+    poll_fn(|context| {
+        Poll::Ready(match read.as_mut().poll(context) {
+            Poll::Ready(piece) => Some(piece),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+/// Sends what is to be sent: the head if it is still here, the pieces, the end.
+async fn write(
+    session: &mut Session, head: &mut Option<Box<ResponseHeader>>, out: &mut Pieces, done: bool,
+) -> pingora::Result<()> {
+    if out.is_empty() && !done && head.is_none() {
+        return Ok(());
+    }
+    let mut tasks = Vec::with_capacity(out.len() + 2);
+    tasks.extend(head.take().map(|head| HttpTask::Header(head, false)));
+    tasks.extend(out.drain(..).map(|piece| HttpTask::Body(Some(piece), false)));
+    if done {
+        tasks.push(HttpTask::Body(None, true));
+    }
+    session.write_response_tasks(tasks).await.map(|_| ())
+}
+
+/// Sends an answer that is complete already.
+pub(super) async fn write_whole(session: &mut Session, x: &mut Exchange, head: Box<ResponseHeader>, body: Bytes) {
+    x.status = Some(head.status.as_u16());
+    let tasks = vec![HttpTask::Header(head, false), HttpTask::Body(Some(body), true)];
+    if session.write_response_tasks(tasks).await.is_err() {
+        x.client_left = true;
+        session.set_keepalive(None);
+    }
+}
+
+/// After the client left: reads on for the usage until `by`, and passes nothing on.
+pub(super) async fn read_on(line: &mut Line, mut reader: Reader, by: Instant) -> Reading {
+    let mut unseen = Pieces::new();
+    while stopwatch() < by {
+        line.session.set_read_timeout(Some(left(by)));
+        let Ok(Some(piece)) = line.session.read_response_body().await else { break };
+        reader.chunk(piece, &mut unseen);
+        unseen.clear();
+    }
+    reader.reading()
+}

@@ -1,0 +1,244 @@
+//! The way of a request, one phase a file: identify, call, route, admit, forward, meter, settle,
+//! respond. `Gateway` is what Pingora calls; its hooks are a line or two each.
+//!
+//! Invariant: a hold made for a request is settled before `request_filter` returns, or by its own
+//! drop if the task is cut off.
+
+mod admit;
+mod call;
+mod dial;
+mod exchange;
+mod forward;
+mod guard;
+mod identify;
+mod meter;
+mod respond;
+mod settle;
+
+use crate::governance::refusal::Refusal;
+use crate::governance::route;
+use crate::state::clock::since;
+use crate::state::outbox::ChargeId;
+use crate::state::{Snapshot, State};
+use crate::telemetry::Metrics;
+use crate::wire::show;
+use async_trait::async_trait;
+use call::Ask;
+use dial::Dialer;
+use exchange::{Exchange, client_request_id};
+use forward::Job;
+use guard::Guard;
+use http::{HeaderValue, header};
+use pingora::connectors::ConnectorOptions;
+use pingora::proxy::{ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use respond::About;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+/// What the proxy needs to know of the operator's wishes.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Larger request bodies get 413.
+    pub body_bytes_max: u64,
+    /// How long an answer is read on for its usage after the client left. Zero cancels it at once.
+    pub drain_after_disconnect: Duration,
+    /// Whether providers may live at private and loopback addresses.
+    pub private_addresses: bool,
+    /// Caps for one client address; absent: no cap.
+    pub inflight_per_address_max: Option<u32>,
+    pub requests_per_second_per_address_max: Option<u32>,
+}
+
+/// The governed proxy.
+pub struct Gateway {
+    state: Arc<State>,
+    metrics: Metrics,
+    options: Options,
+    dialer: Dialer,
+    guard: Guard,
+    open_requests: Arc<AtomicI64>,
+}
+
+/// Why a request is not answered by a provider.
+enum Halt {
+    Refused(Refusal),
+    Failed(Failure),
+    /// Nobody is there to answer.
+    ClientGone,
+}
+
+impl From<Refusal> for Halt {
+    fn from(refusal: Refusal) -> Halt {
+        Halt::Refused(refusal)
+    }
+}
+
+/// What went wrong between us and a provider, as the client is told. Nothing of it is charged.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("provider '{provider}' cannot be reached: {detail}")]
+    Unreachable { provider: String, detail: String },
+    #[error("provider '{provider}' cannot be reached: the connection timed out")]
+    ConnectTimedOut { provider: String },
+    #[error("provider '{provider}' did not answer in time")]
+    TimedOut { provider: String },
+    #[error("provider '{provider}' refused the credentials that this gateway holds for it")]
+    CredentialsRejected { provider: String },
+    #[error("provider '{provider}' answered with status {status}")]
+    Status { provider: String, status: u16 },
+    #[error("provider '{provider}' began its stream with an error")]
+    ErrorFirst { provider: String },
+}
+
+impl Failure {
+    fn code(&self) -> &'static str {
+        match self {
+            Failure::Unreachable { .. } => "upstream_unreachable",
+            Failure::ConnectTimedOut { .. } | Failure::TimedOut { .. } => "request_timed_out",
+            Failure::CredentialsRejected { .. } => "upstream_credentials_rejected",
+            Failure::Status { .. } | Failure::ErrorFirst { .. } => "upstream_failed",
+        }
+    }
+
+    fn status(&self) -> u16 {
+        match self {
+            Failure::ConnectTimedOut { .. } | Failure::TimedOut { .. } => 504,
+            _ => 502,
+        }
+    }
+}
+
+impl Gateway {
+    pub fn new(state: Arc<State>, metrics: Metrics, options: Options, connections: ConnectorOptions) -> Gateway {
+        Gateway {
+            dialer: Dialer::new(connections, options.private_addresses),
+            guard: Guard::new(options.inflight_per_address_max, options.requests_per_second_per_address_max),
+            open_requests: Arc::default(),
+            state,
+            metrics,
+            options,
+        }
+    }
+
+    /// Counts requests that are being served, for a drain that ends as soon as it may.
+    pub fn open_requests(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.open_requests)
+    }
+
+    /// Everything from the head to the last byte of the answer: each line a phase, each `?` a possible end.
+    async fn serve(&self, session: &mut Session, x: &mut Exchange, about: &mut About) -> Result<(), Halt> {
+        let _place = self.guard.enter(session)?;
+        let head = session.req_header();
+        refuse_two_lengths(session)?;
+        let ask = call::ask(&head.method, head.uri.path())?;
+        let snapshot = self.state.snapshot();
+        let kind = match ask {
+            Ask::Health => return self.say(session, x, 200, br#"{"status":"ok"}"#.to_vec()).await,
+            Ask::Quota => return self.quota(session, x, &snapshot).await,
+            Ask::Models { id } => return self.models(session, x, &snapshot, id).await,
+            Ask::Call(kind) => kind,
+        };
+        about.kind = Some(kind);
+        let caller = identify::identify(&snapshot.view, &self.state.hasher, &head.headers)?;
+        let request = call::read(session, kind, self.options.body_bytes_max).await?;
+        about.model = Some(request.call.model.clone());
+        let targets = route::targets(&snapshot.view, caller.as_deref(), kind, &request.call.model)?;
+        about.provider = Some(targets[0].provider.name.to_string());
+        let job = Job { gateway: self, snapshot: &snapshot, caller: caller.as_deref(), request: &request };
+        forward::forward(&job, session, x, &targets).await
+    }
+
+    async fn models(&self, session: &mut Session, x: &mut Exchange, snapshot: &Snapshot, id: Option<String>) -> Result<(), Halt> {
+        let caller = identify::identify(&snapshot.view, &self.state.hasher, &session.req_header().headers)?;
+        let models = route::models(&snapshot.view, caller.as_deref());
+        let body = match id {
+            None => show::models(&models),
+            Some(id) if models.contains(&id) => show::model(&id),
+            Some(id) => return Err(Refusal::NotFound { kind: "such model", path: id.chars().take(256).collect() }.into()),
+        };
+        self.say(session, x, 200, body).await
+    }
+
+    /// The caller's own limits. An inactive key may ask, too.
+    async fn quota(&self, session: &mut Session, x: &mut Exchange, snapshot: &Snapshot) -> Result<(), Halt> {
+        let (status, body) = show::quota(snapshot, &self.state, &session.req_header().headers);
+        self.say(session, x, status, body).await
+    }
+
+    async fn say(&self, session: &mut Session, x: &mut Exchange, status: u16, body: Vec<u8>) -> Result<(), Halt> {
+        respond::json(session, status, body, None, x).await.map_err(|_| Halt::ClientGone)
+    }
+}
+
+/// A head that says twice how long its body is reads differently to different servers. Pingora has
+/// dropped one of the two by now, so the raw head is asked.
+fn refuse_two_lengths(session: &Session) -> Result<(), Refusal> {
+    if !session.req_header().headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    let Some(h1) = session.as_downstream().as_http1() else { return Ok(()) };
+    let raw = h1.get_headers_raw_bytes();
+    let mut names = raw.split(|&byte| byte == b'\n').filter_map(|line| line.split(|&byte| byte == b':').next());
+    match names.any(|name| name.eq_ignore_ascii_case(b"content-length")) {
+        true => Err(Refusal::AmbiguousLength),
+        false => Ok(()),
+    }
+}
+
+fn own_request_id(id: ChargeId) -> HeaderValue {
+    HeaderValue::try_from(format!("{:032x}", id.0)).expect("hexadecimal digits are visible ASCII")
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new(self.state.clock.now(), &self.open_requests)
+    }
+
+    async fn request_filter(&self, session: &mut Session, x: &mut Exchange) -> pingora::Result<bool> {
+        let id = client_request_id(&session.req_header().headers);
+        x.request_id = Some(id.unwrap_or_else(|| own_request_id(self.state.new_id())));
+        let mut about = About::default();
+        match self.serve(session, x, &mut about).await {
+            Ok(()) => {}
+            Err(Halt::Refused(refusal)) => {
+                self.metrics.refused(&refusal);
+                respond::refusal(session, &refusal, &about, x).await?;
+            }
+            Err(Halt::Failed(failure)) => respond::failure(session, &failure, &about, x).await?,
+            Err(Halt::ClientGone) => {
+                x.client_left = true;
+                session.set_keepalive(None);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Never reached: `request_filter` answers everything.
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+        pingora::Error::e_explain(pingora::ErrorType::InternalError, "requests are forwarded by request_filter")
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&pingora::Error>, x: &mut Exchange) {
+        let status = x.status.filter(|_| !x.client_left);
+        self.metrics.answered(status, since(x.started));
+        tracing::debug!(
+            request_id = x.request_id.as_ref().and_then(|id| id.to_str().ok()),
+            path = session.req_header().uri.path(),
+            status = x.status,
+            client_left = x.client_left,
+            attempts = x.attempts,
+            took_ms = u64::try_from(since(x.started).as_millis()).unwrap_or(u64::MAX),
+            "request"
+        );
+    }
+}
+
+/// For those who wait until nothing is open any more.
+pub fn is_idle(open_requests: &AtomicI64) -> bool {
+    open_requests.load(Ordering::Acquire) <= 0
+}

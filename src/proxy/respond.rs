@@ -1,0 +1,119 @@
+//! Answers of our own: refusals, failures and the few things that the proxy serves itself.
+//!
+//! The connection stays open after them wherever the protocol allows: refusals come in floods.
+
+use super::Failure;
+use super::exchange::Exchange;
+use crate::governance::refusal::Refusal;
+use crate::governance::request::RequestKind;
+use crate::wire::error::{Envelope, ExtraFields};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, Version, header};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+/// A body that was not read is read and thrown away up to this size, to keep the connection.
+const DRAIN_MAX: u64 = 64 * 1024;
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What is known of the call when it is refused, for `extra_fields`.
+#[derive(Debug, Default)]
+pub(super) struct About {
+    pub(super) kind: Option<RequestKind>,
+    pub(super) model: Option<String>,
+    pub(super) provider: Option<String>,
+}
+
+/// Says a governed "no".
+pub(super) async fn refusal(session: &mut Session, refusal: &Refusal, about: &About, x: &mut Exchange) -> pingora::Result<()> {
+    let body = Envelope {
+        status: refusal.status(),
+        kind: refusal.code(),
+        message: &refusal.to_string(),
+        param: refusal.param(),
+        extra: about.extra(),
+    };
+    json(session, refusal.status(), body.to_bytes(), refusal.retry_after(x.arrived), x).await
+}
+
+/// Says that the call failed on its way.
+pub(super) async fn failure(session: &mut Session, failure: &Failure, about: &About, x: &mut Exchange) -> pingora::Result<()> {
+    let body = Envelope {
+        status: failure.status(),
+        kind: failure.code(),
+        message: &failure.to_string(),
+        param: None,
+        extra: about.extra(),
+    };
+    json(session, failure.status(), body.to_bytes(), None, x).await
+}
+
+impl About {
+    fn extra(&self) -> ExtraFields<'_> {
+        ExtraFields {
+            provider: self.provider.as_deref(),
+            model_requested: self.model.as_deref(),
+            request_type: self.kind.map(RequestKind::as_str),
+        }
+    }
+}
+
+/// Sends a JSON body of our own.
+pub(super) async fn json(
+    session: &mut Session, status: u16, body: Vec<u8>, retry_after: Option<u64>, x: &mut Exchange,
+) -> pingora::Result<()> {
+    make_reusable(session).await;
+    let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut head = ResponseHeader::build(code, Some(8))?;
+    head.insert_header(header::CONTENT_TYPE, JSON)?;
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    if let Some(seconds) = retry_after {
+        head.insert_header(header::RETRY_AFTER, seconds)?;
+    }
+    if status == 401 {
+        head.insert_header(header::WWW_AUTHENTICATE, "Bearer")?;
+    }
+    own_headers(&mut head, x)?;
+    x.status = Some(status);
+    let written = async {
+        session.write_response_header(Box::new(head), false).await?;
+        session.write_response_body(Some(Bytes::from(body)), true).await
+    };
+    if written.await.is_err() {
+        // The client did not wait for its answer. That is no fault of ours, and nothing to log.
+        x.client_left = true;
+        session.set_keepalive(None);
+    }
+    Ok(())
+}
+
+/// The headers that every answer carries.
+pub(super) fn own_headers(head: &mut ResponseHeader, x: &Exchange) -> pingora::Result<()> {
+    if let Some(id) = &x.request_id {
+        head.insert_header("x-request-id", id.clone())?;
+    }
+    if x.attempts > 0 {
+        head.insert_header("x-tollgate-attempts", x.attempts)?;
+    }
+    Ok(())
+}
+
+/// Reads what is left of a small body; a connection with more than that unread is closed.
+async fn make_reusable(session: &mut Session) {
+    if session.is_body_done() {
+        return;
+    }
+    let length = session.get_header(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let small = length.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length <= DRAIN_MAX);
+    let expects = session.req_header().headers.contains_key(header::EXPECT);
+    if session.req_header().version == Version::HTTP_2 {
+        return;
+    }
+    if small && !expects {
+        session.set_total_drain_timeout(Some(std::time::Duration::from_secs(5)));
+        if session.drain_request_body().await.is_ok() {
+            return;
+        }
+    }
+    session.set_keepalive(None);
+}

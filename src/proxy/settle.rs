@@ -1,0 +1,74 @@
+//! The end of every attempt: usage becomes money, and the hold becomes an entry.
+
+use super::admit::{Admitted, spend};
+use crate::governance::pricing::Price;
+use crate::governance::usage::{Source, Usage};
+use crate::provider::dialect::openai::Call;
+use crate::provider::reader::Reading;
+use crate::state::State;
+use crate::state::outbox::Ending;
+use crate::telemetry::Metrics;
+
+/// Above this, a count of tokens is taken for nonsense when the model's own bounds are unknown.
+const TOKENS_SANE_MAX: u64 = 100_000_000;
+
+/// How an attempt ended, with what was read of its answer.
+pub(super) enum End<'a> {
+    /// No byte was sent, or the provider refused or failed before any output: no charge.
+    NoCharge(Ending),
+    /// Something was answered: its usage, or our estimate of it.
+    Answered { ending: Ending, reading: &'a Reading },
+}
+
+/// Ends an attempt. The only place that does, but for a hold that is dropped.
+pub(super) fn settle(state: &State, metrics: &Metrics, call: &Call, admitted: Admitted, end: End<'_>) {
+    let Admitted { hold, price } = admitted;
+    let provider = std::sync::Arc::clone(&hold.tag().provider);
+    let (ending, usage) = match end {
+        End::NoCharge(ending) => {
+            metrics.attempted(&provider, ending.as_str());
+            return hold.release(ending);
+        }
+        End::Answered { ending, reading } => (ending, charged(call, reading, price.as_deref(), hold.estimate().0)),
+    };
+    metrics.attempted(&provider, ending.as_str());
+    let (_, held) = hold.estimate();
+    let spend = spend(price.as_deref(), &usage);
+    match usage.source {
+        Source::Exact => {
+            let answers = u64::from(call.choices.max(1));
+            state.expectations.learn(&provider, &hold.tag().model, usage.output_total() / answers);
+        }
+        Source::Estimated => metrics.estimated(&provider),
+    }
+    if spend.cost > held.cost {
+        metrics.excess(&provider);
+    }
+    if price.is_none() {
+        metrics.unpriced(&provider);
+    }
+    metrics.charged(&provider, &usage, spend.cost.get());
+    hold.settle(ending, usage, spend);
+}
+
+/// The usage to charge: the provider's if it told one that can be, the hold's if it told nonsense,
+/// and else an estimate from what was sent and delivered.
+fn charged(call: &Call, reading: &Reading, price: Option<&Price>, held: Usage) -> Usage {
+    match (&reading.usage, &reading.garbage) {
+        (Some(usage), _) if plausible(call, usage, price) => *usage,
+        (Some(_), _) | (None, Some(_)) => held,
+        // Of an answer that is not streamed the provider has probably written all, and nobody will tell
+        // how much.
+        (None, None) if !call.stream => Usage::estimated(held.input, held.output.max(reading.delivered_tokens)),
+        (None, None) => Usage::estimated(held.input, reading.delivered_tokens),
+    }
+}
+
+/// Usage beyond the model's own bounds is a fault of the one who counted.
+fn plausible(call: &Call, usage: &Usage, price: Option<&Price>) -> bool {
+    let window = price.and_then(|price| Some(price.input_tokens_max?.saturating_add(price.output_tokens_max.unwrap_or(0))));
+    let output = price.and_then(|price| price.output_tokens_max);
+    let choices = u64::from(call.choices.max(1));
+    usage.input_total() <= window.unwrap_or(TOKENS_SANE_MAX).saturating_mul(choices)
+        && usage.output_total() <= output.unwrap_or(TOKENS_SANE_MAX).saturating_mul(choices)
+}
