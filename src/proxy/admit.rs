@@ -2,10 +2,11 @@
 
 use crate::governance::pricing::{Price, UnknownModel};
 use crate::governance::refusal::Refusal;
+use crate::governance::request::RequestKind;
 use crate::governance::route::Target;
 use crate::governance::usage::Usage;
 use crate::governance::view::{Caller, Measure, View};
-use crate::provider::dialect::openai::Call;
+use crate::provider::Call;
 use crate::state::hold::{Hold, Spend};
 use crate::state::outbox::CallTag;
 use crate::state::{Ask, Snapshot, State};
@@ -47,11 +48,11 @@ pub(super) fn spend(price: Option<&Price>, usage: &Usage) -> Spend {
 fn expected(state: &State, call: &Call, target: &Target, price: Option<&Price>) -> Usage {
     let window = price.and_then(|price| price.input_tokens_max).unwrap_or(u64::MAX);
     let input = call.input_estimate().min(window);
-    if !call.generates() {
+    if call.kind == RequestKind::Embedding {
         return Usage::estimated(input, 0);
     }
     let output = state.expectations.output(&target.provider.name, &target.model, call.output_cap);
-    Usage::estimated(input, output.saturating_mul(u64::from(call.choices.max(1))))
+    Usage::estimated(input, output.saturating_mul(call.choices.max(1)))
 }
 
 /// The price of the target's model. Where it has none, the policy decides; a budget cannot be kept

@@ -3,7 +3,7 @@
 use super::Halt;
 use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
-use crate::provider::dialect::openai::{Call, CallError};
+use crate::provider::{Call, CallError};
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use pingora::proxy::Session;

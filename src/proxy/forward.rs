@@ -16,8 +16,7 @@ use super::{Failure, Gateway, Halt};
 use crate::governance::entity::Network;
 use crate::governance::route::Target;
 use crate::governance::view::{Caller, Level, Measure};
-use crate::provider::openai;
-use crate::provider::reader::{Reader, Reading};
+use crate::provider::{Reader, Reading, openai};
 use crate::state::Snapshot;
 use crate::state::clock::{since, stopwatch};
 use crate::state::outbox::Ending;
@@ -308,7 +307,7 @@ async fn reach(
 /// Whether the provider must be asked for usage that the client did not ask for.
 fn asks_usage(job: &Job<'_>) -> bool {
     let call = &job.request.call;
-    call.stream && !call.usage_wanted && openai::tells_usage_when_asked(call.kind)
+    call.stream && !call.include_usage && openai::tells_usage_when_asked(call.kind)
 }
 
 fn reader(job: &Job<'_>, head: &ResponseHeader) -> Reader {
