@@ -1,3 +1,4 @@
 //! Tollgate: a reverse proxy in front of LLM providers that decides who may spend what.
 
 pub mod governance;
+pub mod provider;
