@@ -15,3 +15,6 @@ pub mod stream;
 pub use dialect::openai::{Call, usage_from_value};
 pub use dialect::{CallError, FirstEvent, Garbage, Weight};
 pub use reader::{Out, Reader, Reading};
+
+#[cfg(test)]
+mod fixtures;
