@@ -1,5 +1,8 @@
 //! Tollgate: a reverse proxy in front of LLM providers that decides who may spend what.
 
 pub mod governance;
+pub mod provider;
+pub mod proxy;
 pub mod state;
 pub mod telemetry;
+pub mod wire;

@@ -10,7 +10,6 @@ use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
-use pingora::time::timeout;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -22,7 +21,6 @@ const GATHER_MAX: usize = 4;
 const JUDGE_MAX: usize = 64 * 1024;
 /// A client that takes nothing for this long has left.
 const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-
 
 /// An answer that is to be passed on.
 pub(super) struct Answer {
@@ -79,7 +77,7 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
             piece = line.session.read_response_body() => Next::Piece(piece),
             () = client_left(session) => Next::ClientLeft,
         };
-        let mut done = false;
+        let mut done;
         match next {
             Next::Piece(Ok(Some(piece))) => {
                 first = false;
@@ -184,7 +182,10 @@ async fn ready_now(line: &mut Line) -> Option<pingora::Result<Option<Bytes>>> {
 
 /// Sends what is to be sent: the head if it is still here, the pieces, the end.
 async fn write(
-    session: &mut Session, head: &mut Option<Box<ResponseHeader>>, out: &mut Out, done: bool,
+    session: &mut Session,
+    head: &mut Option<Box<ResponseHeader>>,
+    out: &mut Out,
+    done: bool,
 ) -> pingora::Result<()> {
     if out.is_empty() && !done && head.is_none() {
         return Ok(());

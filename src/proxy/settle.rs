@@ -66,7 +66,8 @@ fn charged(call: &Call, reading: &Reading, price: Option<&Price>, held: Usage) -
 
 /// Usage beyond the model's own bounds is a fault of the one who counted.
 fn plausible(call: &Call, usage: &Usage, price: Option<&Price>) -> bool {
-    let window = price.and_then(|price| Some(price.input_tokens_max?.saturating_add(price.output_tokens_max.unwrap_or(0))));
+    let window =
+        price.and_then(|price| Some(price.input_tokens_max?.saturating_add(price.output_tokens_max.unwrap_or(0))));
     let output = price.and_then(|price| price.output_tokens_max);
     let choices = call.choices.max(1);
     usage.input_total() <= window.unwrap_or(TOKENS_SANE_MAX).saturating_mul(choices)

@@ -1,0 +1,6 @@
+//! Bodies of the REST contract, read and written in one place: the admin API, the proxy and the
+//! config file share them.
+
+pub mod credential;
+pub mod error;
+pub mod show;
