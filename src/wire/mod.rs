@@ -3,4 +3,7 @@
 
 pub mod credential;
 pub mod error;
+pub mod faults;
+pub mod read;
 pub mod show;
+pub mod virtual_key;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-/// Longest event that is kept to be read.
+/// Longest event that is kept to be read: the last one of the responses API repeats the whole answer.
 pub const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Cuts a stream into events.
