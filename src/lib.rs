@@ -2,4 +2,5 @@
 
 pub mod governance;
 pub mod state;
+pub mod store;
 pub mod telemetry;
