@@ -4,5 +4,6 @@ pub mod governance;
 pub mod provider;
 pub mod proxy;
 pub mod state;
+pub mod store;
 pub mod telemetry;
 pub mod wire;
