@@ -2,7 +2,7 @@
 
 use super::error::{ApiError, quota_unauthorized};
 use super::{Admin, ShowVirtualKeys};
-use crate::governance::entity::{Budget, Provider, VirtualKey};
+use crate::governance::entity::{Budget, Provider, VirtualKey, is_built_in_provider};
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Caller, Declared, LimitKey, Measure};
@@ -297,7 +297,7 @@ fn find<'a>(snapshot: &'a Snapshot, id: &str) -> Result<&'a Caller, ApiError> {
 fn with_known<T>(declared: &Declared, read: impl FnOnce(&Known<'_>) -> T) -> T {
     let find = |name: &str| -> Option<&Arc<Provider>> { declared.providers.get(name) };
     read(&Known {
-        provider: &|name| crate::governance::entity::is_built_in_provider(name) || find(name).is_some(),
+        provider: &|name| is_built_in_provider(name) || find(name).is_some(),
         provider_key: &|name, id| find(name).is_some_and(|provider| provider.keys.iter().any(|key| &*key.id == id)),
     })
 }
