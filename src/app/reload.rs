@@ -112,8 +112,9 @@ impl Reloader {
     fn apply(&self, settings: &Settings) -> Result<crate::store::ApplyReport, StoreError> {
         let now = self.state.clock.now();
         let opening = self.store.balances()?;
-        self.state.change(&opening, |declared: &mut Declared| {
-            let report = self.store.apply_declared(&settings.virtual_keys, now)?;
+        let report = self.state.change(&opening, |declared: &mut Declared| {
+            let keys = settings.virtual_keys.iter().map(|key| (key.draft.clone(), key.hash.clone()));
+            let report = self.store.apply_declared(keys, now)?;
             declared.policy = settings.policy.clone();
             declared.catalog = Arc::clone(&settings.catalog);
             declared.providers =
@@ -121,8 +122,10 @@ impl Reloader {
             let keys = self.store.virtual_keys()?;
             declared.virtual_keys =
                 keys.into_iter().map(|(digest, key)| (Arc::clone(&key.id), (digest, Arc::new(key)))).collect();
-            Ok(report)
-        })
+            Ok::<_, StoreError>(report)
+        })?;
+        report.restarts.iter().for_each(|restart| self.state.restart(&restart.key, restart.at));
+        Ok(report)
     }
 
     fn changed_for_restart(&self, settings: &Settings) -> Vec<&'static str> {
