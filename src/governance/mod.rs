@@ -1,4 +1,5 @@
 //! The core: who may spend what. Pure: no I/O, no async, no clock, no float, no global.
+#![deny(clippy::float_arithmetic)]
 
 pub mod entity;
 pub mod judge;

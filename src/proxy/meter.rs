@@ -73,7 +73,7 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
     let mut first = true;
     let (ending, clean) = loop {
         let by = all_by.or(first.then_some(first_piece_by));
-        line.session.set_read_timeout(Some(by.map_or(idle, |by| left(by))));
+        line.session.set_read_timeout(Some(by.map_or(idle, left)));
         let next = tokio::select! {
             biased;
             piece = line.session.read_response_body() => Next::Piece(piece),
