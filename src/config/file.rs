@@ -5,6 +5,7 @@
 use super::provider::read_providers;
 use super::settings::{Admin, Auth, DeclaredKey, Log, LogFormat, Server, Settings, Show, Store, Tls};
 use super::{DEFAULT_UPGRADE_SOCKET, prices};
+use crate::governance::cel;
 use crate::governance::entity::{Provider, is_built_in_provider};
 use crate::governance::judge::Admission;
 use crate::governance::money::Rate;
@@ -324,8 +325,18 @@ fn read_policy(root: &Object<'_>, client: Option<&Object<'_>>, reading: &mut Rea
         ] {
             not_yet(&governance, name, instead, faults);
         }
+        check_rules(&governance, faults);
     }
     (policy, body)
+}
+
+/// Rules are refused as a whole; those that could never work are named beside that.
+fn check_rules(governance: &Object<'_>, faults: &mut Faults) {
+    for rule in governance.objects("routing_rules", &mut Faults::default()).value().into_iter().flatten() {
+        if let Some(Err(error)) = rule.text("cel_expression", faults).value().map(cel::check) {
+            faults.add(rule.path("cel_expression"), error.to_string());
+        }
+    }
 }
 
 fn read_virtual_keys(root: &Object<'_>, providers: &[Arc<Provider>], reading: &mut Reading<'_>) -> Vec<DeclaredKey> {

@@ -132,6 +132,13 @@ fn settings_are_checked() {
 }
 
 #[test]
+fn rules_that_could_never_work_are_named() {
+    let faults = parse("governance:\n  routing_rules:\n    - { name: a, cel_expression: 'model ==' }\n").unwrap_err();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults[1].contains(":3:18: governance.routing_rules[0].cel_expression: at line 1, column"), "{faults:?}");
+}
+
+#[test]
 fn providers_are_checked() {
     let check = |text: &str, expected: &[&str]| refused(&format!("providers:\n  {text}\n"), expected);
     check(

@@ -37,7 +37,7 @@ impl Guard {
             return Err(Refusal::TooManyRequests { what: "requests a second", max: *max });
         }
         let Some((inflight, max)) = &self.inflight else { return Ok(None) };
-        let (place, now) = inflight.incr(&address, 1);
+        let (place, now) = inflight.incr(address, 1);
         if now > isize::try_from(*max).unwrap_or(isize::MAX) {
             return Err(Refusal::TooManyRequests { what: "requests at once", max: *max });
         }

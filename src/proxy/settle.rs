@@ -2,6 +2,7 @@
 
 use super::admit::{Admitted, spend};
 use crate::governance::pricing::Price;
+use crate::governance::request::RequestKind;
 use crate::governance::usage::{Source, Usage};
 use crate::provider::Call;
 use crate::provider::Reading;
