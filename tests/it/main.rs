@@ -4,5 +4,15 @@
     reason = "a test may fail by panicking, and most of what is here are helpers of tests"
 )]
 
+mod binary;
+mod bodies;
 mod fake;
+mod fallover;
 mod floors;
+mod house;
+mod money;
+mod raw;
+mod refusals;
+mod sdk;
+mod streams;
+mod surface;

@@ -57,8 +57,8 @@ fn every_kind_of_request_is_charged() {
         for stream in [false, true] {
             let responses = json!({"model": "openai/gpt-4o", "input": "hello", "stream": stream});
             check("/v1/responses", responses, cost(USUAL)).await;
-            let completion = json!({"model": "openai/gpt-3.5-turbo-instruct", "prompt": "hello", "stream": stream});
-            check("/v1/completions", completion, 1_000 * 1_500 + 100 * 2_000).await;
+            let completion = json!({"model": "openai/gpt-4o", "prompt": "hello", "stream": stream});
+            check("/v1/completions", completion, cost(USUAL)).await;
         }
         house.fake.usually(Good::billing(1_000, 0));
         let embedding = json!({"model": "openai/text-embedding-3-small", "input": ["hello", "there"]});
@@ -132,9 +132,7 @@ fn failures_before_any_output_cost_nothing() {
             ]);
             for behaviour in behaviours {
                 house.fake.script([behaviour]);
-                for _ in 0..1 {
-                    assert!(house.chat(&key, &chat()).await.status >= 400);
-                }
+                assert!(house.chat(&key, &chat()).await.status >= 400);
                 assert_eq!(house.spent(&key).await, 0);
             }
         },
@@ -346,23 +344,6 @@ fn chat_stream_of(body: &Value) -> Value {
     let mut body = body.clone();
     body["stream"] = json!(true);
     body
-}
-
-#[test]
-fn never_exceed_keeps_the_limit_to_the_last_cent() {
-    house_with(|config| config["governance"] = json!({"admission": "never_exceed"}), async |house| {
-        let key = house.key_with_budget(0.05).await;
-        house.fake.usually(Good::billing(10, 100));
-        let mut body = chat();
-        body["max_tokens"] = json!(100);
-        let (house, key, body) = (&*house, &key, &body);
-        let statuses: Vec<u16> =
-            join_all((0..200).map(async |_| house.chat(key, body).await.status)).await;
-        assert!(statuses.iter().all(|status| [200, 402, 429].contains(status)), "{statuses:?}");
-        let spent = house.spent(key).await;
-        assert!(spent > 0 && spent <= 50_000_000, "{spent}");
-        assert_eq!(spent, cost(house.fake.billed()));
-    });
 }
 
 #[test]
