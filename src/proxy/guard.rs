@@ -4,9 +4,9 @@
 
 use crate::governance::refusal::Refusal;
 use once_cell::sync::Lazy;
-use pingora::proxy::Session;
 use pingora_limits::inflight::{Guard as Place, Inflight};
 use pingora_limits::rate::Rate;
+use pingora_proxy::Session;
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
+use pingora_proxy::Session;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;

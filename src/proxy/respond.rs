@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
+use pingora_proxy::Session;
 
 /// A body that was not read is read and thrown away up to this size, to keep the connection.
 const DRAIN_MAX: u64 = 64 * 1024;
