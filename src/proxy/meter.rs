@@ -71,13 +71,19 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
     let mut judging = judge_first_event;
     let mut held = 0;
     let mut first = true;
+    // Met while looking whether more was there. The session would not tell it a second time: to it the
+    // broken answer is over, and looks whole.
+    let mut fault = None;
     let (ending, clean) = loop {
         let by = all_by.or(first.then_some(first_piece_by));
         line.session.set_read_timeout(Some(by.map_or(idle, left)));
-        let next = tokio::select! {
-            biased;
-            piece = line.session.read_response_body() => Next::Piece(piece),
-            () = client_left(session) => Next::ClientLeft,
+        let next = match fault.take() {
+            Some(fault) => Next::Piece(Err(fault)),
+            None => tokio::select! {
+                biased;
+                piece = line.session.read_response_body() => Next::Piece(piece),
+                () = client_left(session) => Next::ClientLeft,
+            },
         };
         let mut done;
         match next {
@@ -97,8 +103,11 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
                             done = line.session.response_done();
                         }
                         Some(Ok(None)) => done = true,
-                        // A fault is met again by the next read.
-                        Some(Err(_)) | None => break,
+                        Some(Err(error)) => {
+                            fault = Some(error);
+                            break;
+                        }
+                        None => break,
                     }
                 }
             }
