@@ -162,7 +162,7 @@ async fn wait(job: &Job<'_>, session: &mut Session, network: &Network, round: u3
     let doubled = network.retry_backoff_initial.saturating_mul(1 << (round - 1).min(16));
     let base = doubled.min(network.retry_backoff_max);
     // An id is as good as a die here: its last digits differ from request to request.
-    let spread = 80 + u32::try_from(job.gateway.state.new_id().0 * 7 % 41).unwrap_or(0);
+    let spread = 80 + u32::try_from(job.gateway.state.new_id().0 % 41 * 7 % 41).unwrap_or(0);
     let pause = (base * spread / 100).min(network.retry_backoff_max);
     unless_client_leaves(session, tokio::time::sleep(pause)).await
 }
