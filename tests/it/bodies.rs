@@ -1,6 +1,6 @@
 //! Requests on their way up: of any size, framed in any way, unchanged but for the model's name.
 
-use crate::fake::answers::{Good, only, raw_then, status};
+use crate::fake::answers::{End, Good, only, raw_then, status};
 use crate::fake::{Behaviour, Read, Step};
 use crate::house::{House, Key, Reply, chat, custom_provider, house, house_with, provider, soon};
 use crate::raw::{Raw, request};
@@ -75,7 +75,7 @@ fn twenty_mebibytes_pass_over_http_1_and_2_and_fall_over() {
             for first in [None, Some(status(503)), Some(only(Step::Reset)), Some(early(status(500)))] {
                 let before = house.fake.seen().len();
                 let attempts = if first.is_some() { "2" } else { "1" };
-                house.fake.script(first.into_iter().chain([Good::default().into()]));
+                house.fake.script(first.into_iter().chain([Good::ending(End::GoodThenClose).into()]));
                 let reply = post(client, house, &key, &body).await;
                 assert_eq!((reply.status, reply.header("x-tollgate-attempts")), (200, Some(attempts)), "{reply:?}");
                 let seen = house.fake.seen();

@@ -85,7 +85,8 @@ fn a_broken_stream_is_an_error_over_http_2() {
             for body in [chat_stream(), chat()] {
                 house.fake.script([Good::ending(if body["stream"] == true { end } else { End::CloseAfter(1) })]);
                 let sent = http2.post(format!("{}{CHAT}", house.proxy)).bearer_auth(&key.value).json(&body).send().await;
-                let response = sent.unwrap();
+                // The reset may be here before anybody looked at the head.
+                let Ok(response) = sent else { continue };
                 assert_eq!((response.status().as_u16(), response.version()), (200, reqwest::Version::HTTP_2));
                 let read = soon("the cut", response.bytes()).await;
                 assert!(read.is_err(), "{end:?} {body}: a broken answer looked whole: {read:?}");

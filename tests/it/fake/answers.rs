@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
 /// A good answer of whatever kind was asked for, whole or broken off.
 #[derive(Debug, Clone)]
@@ -45,7 +44,6 @@ pub enum Cut {
 #[derive(Debug, Clone)]
 pub enum Pace {
     None,
-    Rest(Duration),
     /// Each piece but the first waits for the gate.
     Gated(Gate),
 }
@@ -137,7 +135,6 @@ impl Good {
         for (n, piece) in body.into_iter().take(most).enumerate() {
             match &self.pace {
                 Pace::Gated(gate) if n > 0 => steps.push(Step::Await(gate.clone())),
-                Pace::Rest(pause) if n > 0 => steps.push(Step::Rest(*pause)),
                 _ => {}
             }
             steps.push(Step::Send(if streams { framed(&piece) } else { piece.into() }));
@@ -313,6 +310,12 @@ pub fn status_with(status: u16, headers: &[(&str, &str)]) -> Behaviour {
         write!(head, "{name}: {value}\r\n").unwrap();
     }
     raw(format!("{head}\r\n{body}"))
+}
+
+/// The same on a connection that ends with it: the next request must make a new one.
+pub fn last_status(code: u16) -> Behaviour {
+    let answer = status(code);
+    Behaviour::new(move |request| (answer.steps)(request).into_iter().chain([Step::Close]).collect())
 }
 
 /// The body that `status` sends.

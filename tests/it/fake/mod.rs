@@ -88,12 +88,9 @@ impl Behaviour {
 /// One request as it arrived.
 #[derive(Debug)]
 pub struct Request {
-    pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
-    /// The how-manieth connection it came on, from zero.
-    pub connection: usize,
     hung_up: watch::Sender<bool>,
 }
 
@@ -150,9 +147,9 @@ impl Fake {
         let accepting = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let number = accepting.connections.fetch_add(1, Ordering::Relaxed);
+                accepting.connections.fetch_add(1, Ordering::Relaxed);
                 let shared = Arc::clone(&accepting);
-                tokio::spawn(async move { serve(stream, &shared, number).await });
+                tokio::spawn(async move { serve(stream, &shared).await });
             }
         });
         Fake { port, shared }
@@ -216,14 +213,14 @@ impl Shared {
 }
 
 /// Serves one connection until either side has enough of it.
-async fn serve(mut stream: TcpStream, shared: &Shared, connection: usize) {
+async fn serve(mut stream: TcpStream, shared: &Shared) {
     stream.set_nodelay(true).unwrap();
     let mut buffer = BytesMut::new();
     loop {
         let (mut reader, mut writer) = stream.split();
         let Ok(Some(head)) = read_head(&mut reader, &mut buffer).await else { return };
         let behaviour = shared.next();
-        let Ok(request) = read_request(&mut reader, &mut buffer, head, behaviour.read, connection).await else { return };
+        let Ok(request) = read_request(&mut reader, &mut buffer, head, behaviour.read).await else { return };
         let request = Arc::new(request);
         shared.record(&request);
         let mut done = Done::Kept;
@@ -245,7 +242,11 @@ async fn serve(mut stream: TcpStream, shared: &Shared, connection: usize) {
             }
         }
         match done {
-            Done::Kept if behaviour.read == Read::Head => return gone(&mut reader).await,
+            // What is left of the body cannot be told from a next request: no more is answered here.
+            Done::Kept if behaviour.read == Read::Head => {
+                let _ = writer.shutdown().await;
+                return gone(&mut reader).await;
+            }
             Done::Kept => {}
             Done::Closed => return,
             Done::Reset => return stream.set_zero_linger().unwrap(),
@@ -301,13 +302,10 @@ async fn read_request(
     buffer: &mut BytesMut,
     head: Bytes,
     read: Read,
-    connection: usize,
 ) -> io::Result<Request> {
     let head = String::from_utf8_lossy(&head).into_owned();
     let mut lines = head.lines();
-    let mut first = lines.next().unwrap_or_default().split(' ');
-    let mut part = || first.next().unwrap_or_default().to_owned();
-    let (method, path) = (part(), part());
+    let path = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
@@ -332,7 +330,7 @@ async fn read_request(
             buffer.split_to(length).freeze()
         }
     };
-    Ok(Request { method, path, headers, body, connection, hung_up: watch::channel(false).0 })
+    Ok(Request { path, headers, body, hung_up: watch::channel(false).0 })
 }
 
 async fn read_chunks(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut) -> io::Result<Bytes> {
