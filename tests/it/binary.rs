@@ -3,10 +3,11 @@
 use crate::fake::answers::{Good, LONG_STREAM_END, long_stream};
 use crate::fake::{Fake, Gate};
 use crate::house::{ADMIN_TOKEN, Dir, Reply, chat, chat_stream, eventually, free_port, runtime, soon};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 const KEY: &str = "sk-bf-11111111-2222-4333-8444-555555555555";
 
@@ -102,6 +103,13 @@ impl Served {
         };
         served.ready().await;
         served
+    }
+
+    /// Starts the program once more on the same files, and gives back the one that was there.
+    fn again(&mut self, more: &[&str]) -> Program {
+        let mut command = tollgate();
+        command.args(["serve", "--config"]).arg(&self.config).args(more).stderr(Stdio::inherit());
+        std::mem::replace(&mut self.program, Program(command.spawn().unwrap()))
     }
 
     async fn ready(&self) {
@@ -259,12 +267,10 @@ fn a_drain_lets_an_open_stream_come_to_its_end() {
         }
         assert!(text.ends_with(b"data: [DONE]\n\n"));
         // Long before the grace period is over: a drain ends when nothing is open any more.
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(10), served.program.end()).await;
+        let ended = tokio::time::timeout(Duration::from_secs(10), served.program.end()).await;
         assert_eq!(ended.expect("an early end").code(), Some(0));
         // And it was written down.
-        let program =
-            tollgate().args(["serve", "--config"]).arg(&served.config).stderr(Stdio::inherit()).spawn().unwrap();
-        served.program = Program(program);
+        served.again(&[]);
         served.ready().await;
         assert_eq!(crate::house::nanos(&served.quota().await["budgets"][0]["current_usage"]), 3_500_000);
         assert!(served.dir.path().join("tollgate.db").exists());
@@ -289,6 +295,67 @@ fn a_long_stream_needs_little_memory() {
         assert_eq!(got, events * event.len() + LONG_STREAM_END.len());
         let grown = served.program.memory_max() - before;
         assert!(grown < 12 * 1024 * 1024, "50 MiB passed, and {grown} bytes stayed");
+    });
+}
+
+#[test]
+fn what_was_written_survives_a_kill() {
+    runtime().block_on(async {
+        let mut served = Served::start().await;
+        for _ in 0..5 {
+            assert_eq!(served.post(&chat()).send().await.unwrap().status(), 200);
+        }
+        eventually("the ledger to be written", async || {
+            let request = served.http.get(format!("{}/metrics", served.admin)).bearer_auth(ADMIN_TOKEN);
+            let text = request.send().await.unwrap().text().await.unwrap();
+            text.contains("\ntollgate_ledger_written_entries_total 5\n")
+        })
+        .await;
+        served.program.signal("KILL");
+        served.program.end().await;
+        served.again(&[]);
+        served.ready().await;
+        assert_eq!(crate::house::nanos(&served.quota().await["budgets"][0]["current_usage"]), 5 * 3_500_000);
+    });
+}
+
+#[test]
+fn a_successor_takes_over_without_a_refused_connection() {
+    runtime().block_on(async {
+        let mut served = Served::start().await;
+        let gate = Gate::new();
+        served.fake.script([Good::gated(&gate)]);
+        let mut open = served.post(&chat_stream()).send().await.unwrap();
+        let mut text = soon("a chunk", open.chunk()).await.unwrap().unwrap().to_vec();
+        // The successor waits for the listeners, and gets them when the old process is told to go.
+        let mut old = served.again(&["--upgrade"]);
+        old.signal("QUIT");
+        let calls = async {
+            let mut calls = 0;
+            while old.0.try_wait().unwrap().is_none() {
+                // A new connection for each.
+                let client = reqwest::Client::new();
+                let url = format!("{}/v1/chat/completions", served.proxy);
+                let reply = client.post(url).bearer_auth(KEY).json(&chat()).send().await;
+                assert_eq!(reply.map(|reply| reply.status().as_u16()).map_err(|error| format!("{error:?}")), Ok(200));
+                calls += 1;
+                if calls == 20 {
+                    (0..50).for_each(|_| gate.open());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            calls
+        };
+        let rest = async {
+            while let Some(chunk) = soon("a chunk", open.chunk()).await.unwrap() {
+                text.extend_from_slice(&chunk);
+            }
+            text
+        };
+        let (calls, text) = soon("the old process to end", async { tokio::join!(calls, rest) }).await;
+        assert!(calls > 20 && text.ends_with(b"data: [DONE]\n\n"), "{calls}");
+        assert_eq!(old.end().await.code(), Some(0));
+        assert_eq!(served.post(&chat()).send().await.unwrap().status(), 200);
     });
 }
 
@@ -327,9 +394,9 @@ fn the_demo_prints_lines_that_work_as_they_stand() {
         assert!(streamed.starts_with("data: {") && streamed.trim_end().ends_with("data: [DONE]"), "{streamed}");
         let shown: Value = serde_json::from_str(&shell(quota)).unwrap();
         assert!(shown["budgets"][0]["current_usage"].as_f64().unwrap() > 0.0, "{shown}");
-        let refused = (3..=5).find_map(|n| {
+        let refused = (3..=5).find(|_| {
             let answer: Value = serde_json::from_str(&shell(chat)).unwrap();
-            (answer["status_code"] == json!(402)).then_some(n)
+            answer["status_code"] == 402
         });
         assert!(matches!(refused, Some(4 | 5)), "{refused:?}");
         program.signal("TERM");

@@ -328,7 +328,7 @@ fn many_at_once_spend_no_more_than_the_limit_and_one_call() {
             body["max_tokens"] = json!(100);
             let (house, key) = (&*house, &key);
             let one = async |n: usize| {
-                let body = if n % 2 == 0 { body.clone() } else { chat_stream_of(&body) };
+                let body = if n.is_multiple_of(2) { body.clone() } else { chat_stream_of(&body) };
                 loop {
                     let reply = house.chat(key, &body).await;
                     match reply.status {
