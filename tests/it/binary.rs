@@ -2,7 +2,7 @@
 
 use crate::fake::answers::{Good, LONG_STREAM_END, long_stream};
 use crate::fake::{Fake, Gate};
-use crate::house::{ADMIN_TOKEN, Dir, Reply, chat, chat_stream, eventually, free_port, runtime, soon};
+use crate::house::{ADMIN_TOKEN, Dir, Reply, chat, chat_stream, eventually, free_port, nanos, runtime, soon};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -76,11 +76,11 @@ fn config_text(provider: &str, dir: &Dir, proxy: u16, admin: u16, limit: &str) -
     format!(
         "server:\n  listen: [\"127.0.0.1:{proxy}\"]\n  threads: 1\n  upgrade_socket: {dir}/upgrade.sock\n  grace_period: 15s\n\
          admin:\n  listen: \"127.0.0.1:{admin}\"\n  token: {ADMIN_TOKEN}\n\
-         store:\n  path: {dir}/tollgate.db\n\
+         store:\n  path: {dir}/tollgate.db\n  encryption_key: a key of more than sixteen characters\n\
          providers:\n  openai:\n    keys: [{{ name: main, value: sk-x }}]\n    network_config: {{ base_url: \"{provider}\" }}\n\
          governance:\n  virtual_keys:\n    - name: ci\n      value: {KEY}\n      budget: {{ max_limit: {limit}, reset_duration: 1h }}\n\
          \x20     provider_configs: [{{ provider: openai, weight: 1, allowed_models: [\"*\"], key_ids: [\"*\"] }}]\n\
-         log: {{ level: warn, format: text }}\n"
+         log: {{ level: error, format: text }}\n"
     )
 }
 
@@ -127,6 +127,11 @@ impl Served {
     async fn quota(&self) -> Value {
         let url = format!("{}/api/governance/virtual-keys/quota", self.proxy);
         Reply::read(self.http.get(url).bearer_auth(KEY).send().await.unwrap()).await.json()
+    }
+
+    /// In nano-dollars, as this process counts.
+    async fn spent(&self) -> u64 {
+        nanos(&self.quota().await["budgets"][0]["current_usage"])
     }
 
     async fn limit(&self) -> Option<f64> {
@@ -231,7 +236,7 @@ fn a_reload_applies_a_good_file_and_keeps_serving_with_a_bad_one() {
         served.reload(|text| text.replace("max_limit: 1,", "max_limit: 2,"));
         eventually("the new limit", async || served.limit().await == Some(2.0)).await;
         // What was spent is kept.
-        assert!(served.quota().await["budgets"][0]["current_usage"].as_f64().unwrap() > 0.0);
+        assert!(served.spent().await > 0);
         served.reload(|text| text.replace("max_limit: 2,", "max_limit: lots,"));
         eventually("the fault to be shown", async || {
             let shown = served.readyz().await;
@@ -272,7 +277,7 @@ fn a_drain_lets_an_open_stream_come_to_its_end() {
         // And it was written down.
         served.again(&[]);
         served.ready().await;
-        assert_eq!(crate::house::nanos(&served.quota().await["budgets"][0]["current_usage"]), 3_500_000);
+        assert_eq!(served.spent().await, 3_500_000);
         assert!(served.dir.path().join("tollgate.db").exists());
     });
 }
@@ -315,47 +320,69 @@ fn what_was_written_survives_a_kill() {
         served.program.end().await;
         served.again(&[]);
         served.ready().await;
-        assert_eq!(crate::house::nanos(&served.quota().await["budgets"][0]["current_usage"]), 5 * 3_500_000);
+        assert_eq!(served.spent().await, 5 * 3_500_000);
     });
+}
+
+/// Upgrades a program under load, with a stream open. The successor is left, with the number of calls
+/// that were served.
+async fn hand_over() -> (Served, u64) {
+    let mut served = Served::start().await;
+    let gate = Gate::new();
+    served.fake.script([Good::gated(&gate)]);
+    let mut open = served.post(&chat_stream()).send().await.unwrap();
+    let mut text = soon("a chunk", open.chunk()).await.unwrap().unwrap().to_vec();
+    // The successor waits for the listeners, and gets them when the old process is told to go.
+    let mut old = served.again(&["--upgrade"]);
+    old.signal("QUIT");
+    let calls = async {
+        let mut calls = 0;
+        while old.0.try_wait().unwrap().is_none() {
+            // A new connection for each.
+            let client = reqwest::Client::new();
+            let url = format!("{}/v1/chat/completions", served.proxy);
+            let reply = client.post(url).bearer_auth(KEY).json(&chat()).send().await;
+            assert_eq!(reply.map(|reply| reply.status().as_u16()).map_err(|error| format!("{error:?}")), Ok(200));
+            calls += 1;
+            if calls == 20 {
+                (0..50).for_each(|_| gate.open());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        calls
+    };
+    let rest = async {
+        while let Some(chunk) = soon("a chunk", open.chunk()).await.unwrap() {
+            text.extend_from_slice(&chunk);
+        }
+        text
+    };
+    let (calls, text) = soon("the old process to end", async { tokio::join!(calls, rest) }).await;
+    assert!(calls > 20 && text.ends_with(b"data: [DONE]\n\n"), "{calls}");
+    assert_eq!(old.end().await.code(), Some(0));
+    (served, calls + 1)
 }
 
 #[test]
 fn a_successor_takes_over_without_a_refused_connection() {
     runtime().block_on(async {
-        let mut served = Served::start().await;
-        let gate = Gate::new();
-        served.fake.script([Good::gated(&gate)]);
-        let mut open = served.post(&chat_stream()).send().await.unwrap();
-        let mut text = soon("a chunk", open.chunk()).await.unwrap().unwrap().to_vec();
-        // The successor waits for the listeners, and gets them when the old process is told to go.
-        let mut old = served.again(&["--upgrade"]);
-        old.signal("QUIT");
-        let calls = async {
-            let mut calls = 0;
-            while old.0.try_wait().unwrap().is_none() {
-                // A new connection for each.
-                let client = reqwest::Client::new();
-                let url = format!("{}/v1/chat/completions", served.proxy);
-                let reply = client.post(url).bearer_auth(KEY).json(&chat()).send().await;
-                assert_eq!(reply.map(|reply| reply.status().as_u16()).map_err(|error| format!("{error:?}")), Ok(200));
-                calls += 1;
-                if calls == 20 {
-                    (0..50).for_each(|_| gate.open());
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            calls
-        };
-        let rest = async {
-            while let Some(chunk) = soon("a chunk", open.chunk()).await.unwrap() {
-                text.extend_from_slice(&chunk);
-            }
-            text
-        };
-        let (calls, text) = soon("the old process to end", async { tokio::join!(calls, rest) }).await;
-        assert!(calls > 20 && text.ends_with(b"data: [DONE]\n\n"), "{calls}");
-        assert_eq!(old.end().await.code(), Some(0));
+        let (mut served, calls) = hand_over().await;
         assert_eq!(served.post(&chat()).send().await.unwrap().status(), 200);
+        // All that either of them charged is in the books.
+        served.program.signal("TERM");
+        served.program.end().await;
+        served.again(&[]);
+        served.ready().await;
+        assert_eq!(served.spent().await, (calls + 1) * 3_500_000);
+    });
+}
+
+#[test]
+#[ignore = "fails: a successor reads the balances at its start, and never sees what its predecessor settled after that"]
+fn a_successor_knows_what_its_predecessor_spent() {
+    runtime().block_on(async {
+        let (served, calls) = hand_over().await;
+        eventually("the whole sum", async || served.spent().await == calls * 3_500_000).await;
     });
 }
 
