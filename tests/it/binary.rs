@@ -262,7 +262,8 @@ fn a_drain_lets_an_open_stream_come_to_its_end() {
         let ended = tokio::time::timeout(std::time::Duration::from_secs(10), served.program.end()).await;
         assert_eq!(ended.expect("an early end").code(), Some(0));
         // And it was written down.
-        let program = tollgate().args(["serve", "--config"]).arg(&served.config).stderr(Stdio::inherit()).spawn().unwrap();
+        let program =
+            tollgate().args(["serve", "--config"]).arg(&served.config).stderr(Stdio::inherit()).spawn().unwrap();
         served.program = Program(program);
         served.ready().await;
         assert_eq!(crate::house::nanos(&served.quota().await["budgets"][0]["current_usage"]), 3_500_000);
