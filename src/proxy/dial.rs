@@ -24,6 +24,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const NAME_TTL: Duration = Duration::from_secs(30);
 /// Addresses of one name that are tried, one after the other.
 const ADDRESSES_MAX: usize = 4;
+/// Peers kept for one origin; more addresses than these come and go.
+const PEERS_MAX: usize = 16;
 
 pub(super) struct Dialer {
     connector: Connector,
@@ -40,9 +42,20 @@ pub(super) struct Origin {
     authority: HeaderValue,
     /// The path of the base URL, without a slash at its end.
     path: Box<str>,
-    literal: Option<IpAddr>,
+    /// The address, where the host is one.
+    literal: Option<Arc<[IpAddr]>>,
     known: RwLock<Option<Known>>,
     refreshing: AtomicBool,
+    /// Peers as they were built before: building one costs more than everything else about dialling.
+    peers: RwLock<Vec<Built>>,
+}
+
+/// A peer and what it was built from.
+struct Built {
+    address: IpAddr,
+    verify: bool,
+    enforce_http2: bool,
+    peer: Arc<HttpPeer>,
 }
 
 #[derive(Clone)]
@@ -55,7 +68,7 @@ struct Known {
 pub(super) struct Line {
     pub(super) session: HttpSession,
     pub(super) reused: bool,
-    peer: HttpPeer,
+    peer: Arc<HttpPeer>,
 }
 
 /// Why there is no connection. None of these sent a byte of the request.
@@ -98,7 +111,7 @@ impl Dialer {
                 continue;
             }
             let peer = origin.peer(address, network);
-            match self.connector.get_http_session(&peer).await {
+            match self.connector.get_http_session(&*peer).await {
                 Ok((session, reused)) => return Ok(Line { session, reused, peer }),
                 Err(source) => {
                     let timed_out = matches!(
@@ -114,7 +127,7 @@ impl Dialer {
 
     /// Keeps a connection whose answer was read to its end, and closes any other.
     pub(super) async fn release(&self, line: Line) {
-        self.connector.release_http_session(line.session, &line.peer, Some(IDLE_TIMEOUT)).await;
+        self.connector.release_http_session(line.session, &*line.peer, Some(IDLE_TIMEOUT)).await;
     }
 }
 
@@ -134,9 +147,10 @@ impl Origin {
             port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
             authority: HeaderValue::from_str(uri.authority()?.as_str()).ok()?,
             path: uri.path().trim_end_matches('/').into(),
-            literal: bare.parse().ok(),
+            literal: bare.parse().ok().map(|address: IpAddr| Arc::from([address])),
             known: RwLock::default(),
             refreshing: AtomicBool::new(false),
+            peers: RwLock::default(),
         })
     }
 
@@ -152,15 +166,31 @@ impl Origin {
         self.tls
     }
 
-    fn peer(&self, address: IpAddr, network: &Network) -> HttpPeer {
+    fn peer(&self, address: IpAddr, network: &Network) -> Arc<HttpPeer> {
+        let (verify, enforce_http2) = (!network.insecure_skip_verify, network.enforce_http2);
+        let is_it =
+            |built: &&Built| built.address == address && built.verify == verify && built.enforce_http2 == enforce_http2;
+        if let Some(built) = self.peers.read().unwrap_or_else(PoisonError::into_inner).iter().find(is_it) {
+            return Arc::clone(&built.peer);
+        }
+        let peer = Arc::new(self.build_peer(address, verify, enforce_http2));
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() >= PEERS_MAX {
+            peers.clear();
+        }
+        peers.push(Built { address, verify, enforce_http2, peer: Arc::clone(&peer) });
+        peer
+    }
+
+    fn build_peer(&self, address: IpAddr, verify: bool, enforce_http2: bool) -> HttpPeer {
         let mut peer = HttpPeer::new(SocketAddr::new(address, self.port), self.tls, self.host.to_string());
         let options = &mut peer.options;
         options.connection_timeout = Some(CONNECT_TIMEOUT);
         options.total_connection_timeout = Some(TLS_TIMEOUT);
         options.idle_timeout = Some(IDLE_TIMEOUT);
-        options.verify_cert = !network.insecure_skip_verify;
-        options.verify_hostname = !network.insecure_skip_verify;
-        options.alpn = match (network.enforce_http2, self.tls) {
+        options.verify_cert = verify;
+        options.verify_hostname = verify;
+        options.alpn = match (enforce_http2, self.tls) {
             (true, _) => ALPN::H2,
             (false, true) => ALPN::H2H1,
             (false, false) => ALPN::H1,
@@ -169,8 +199,8 @@ impl Origin {
     }
 
     async fn addresses(self: &Arc<Self>) -> Result<Arc<[IpAddr]>, DialError> {
-        if let Some(literal) = self.literal {
-            return Ok(Arc::from([literal]));
+        if let Some(literal) = &self.literal {
+            return Ok(Arc::clone(literal));
         }
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(known) = known else { return self.look_up().await };

@@ -8,13 +8,15 @@ use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
 use crate::wire::error::{Envelope, ExtraFields};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use pingora_proxy::Session;
 
 /// A body that was not read is read and thrown away up to this size, to keep the connection.
 const DRAIN_MAX: u64 = 64 * 1024;
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What is known of the call when it is refused, for `extra_fields`.
@@ -107,10 +109,10 @@ pub(super) async fn write_whole(session: &mut Session, x: &mut Exchange, head: B
 /// The headers that every answer carries.
 pub(super) fn own_headers(head: &mut ResponseHeader, x: &Exchange) -> pingora::Result<()> {
     if let Some(id) = &x.request_id {
-        head.insert_header("x-request-id", id.clone())?;
+        head.insert_header(REQUEST_ID.clone(), id.clone())?;
     }
     if x.attempts > 0 {
-        head.insert_header("x-tollgate-attempts", x.attempts)?;
+        head.insert_header(ATTEMPTS.clone(), x.attempts)?;
     }
     Ok(())
 }
