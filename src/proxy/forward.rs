@@ -23,7 +23,7 @@ use crate::state::outbox::Ending;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::{ErrorSource, ErrorType};
+use pingora::{ErrorType, RetryType};
 use pingora_proxy::Session;
 use std::fmt::Write;
 use std::pin::{Pin, pin};
@@ -33,8 +33,9 @@ use tokio::time::timeout;
 
 /// All tries of one request, whatever the targets and their retries add up to.
 const ATTEMPTS_MAX: usize = 16;
-/// Kept connections that turn out to be closed, before a new one must be made.
+/// Kept connections that turn out to be closed, before a new one is made.
 const STALE_MAX: u32 = 3;
+const STALE_WITHIN: Duration = Duration::from_secs(1);
 /// An error answer is kept up to this size while other targets are tried.
 const KEPT_MAX: usize = 64 * 1024;
 const KEPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,8 +50,8 @@ static PASSED_ON: [HeaderName; 7] = [
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
 ];
-/// What a provider's answer keeps to itself: the connection's own headers, the account behind the
-/// key, and ids that would be mistaken for ours.
+/// What a provider's answer keeps to itself: the connection's own headers and the account behind the
+/// key. Its `x-ratelimit-*`, which are about that account, too, are kept back beside these.
 static KEPT_BACK: [HeaderName; 11] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
@@ -236,8 +237,7 @@ async fn attempt(
         }
     };
     gateway.metrics.first_byte(since(x.started));
-    let refused_key = head.status == StatusCode::UNAUTHORIZED;
-    if refused_key || (more && is_worth_another_try(head.status)) {
+    if refuses_our_account(head.status) || (more && is_worth_another_try(head.status)) {
         settle(admitted, End::NoCharge(Ending::UpstreamFailed));
         let body = keep(&mut line).await;
         gateway.dialer.release(line).await;
@@ -258,7 +258,7 @@ async fn attempt(
     let pumped = pump(session, x, &mut line, answer).await;
     // An error that came instead of an answer costs nothing, unless the provider itself says so.
     let Reading { usage, delivered_tokens, .. } = &pumped.reading;
-    let nothing = pumped.unseen || (pumped.error_first && usage.is_none() && *delivered_tokens == 0);
+    let nothing = (pumped.unseen || pumped.error_first) && usage.is_none() && *delivered_tokens == 0;
     let end = match (success && !nothing, pumped.ending) {
         (true, ending) => End::Answered { ending, reading: &pumped.reading },
         (false, Ending::Completed) => End::NoCharge(Ending::UpstreamFailed),
@@ -305,13 +305,21 @@ async fn reach(
     let deadline = stopwatch() + network.request_timeout;
     let mut stale = 0;
     loop {
-        let dialed = unless_client_leaves(session, pin!(gateway.dialer.connect(&origin, network))).await;
-        let mut line = dialed.ok_or(Stop::ClientGone(None))?.map_err(|error| failed(unreachable(name(), &error)))?;
+        let dial = timeout(network.request_timeout, gateway.dialer.connect(&origin, network, stale >= STALE_MAX));
+        let mut line = match unless_client_leaves(session, pin!(dial)).await {
+            Some(Ok(Ok(line))) => line,
+            Some(Ok(Err(error))) => return Err(failed(unreachable(name(), &error))),
+            Some(Err(_)) => return Err(failed(Failure::ConnectTimedOut { provider: name() })),
+            None => return Err(Stop::ClientGone(None)),
+        };
         let h2 = line.session.as_http2().is_some();
-        let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2)
-            .map_err(|error| failed(Failure::Unreachable { provider: name(), detail: error.to_string() }))?;
+        let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2).map_err(|error| {
+            tracing::warn!(provider = %provider.name, %error, "no request can be made for this provider");
+            failed(Failure::Unreachable { provider: name() })
+        })?;
         admitted.hold.mark_sent();
         let drain = gateway.options.drain_after_disconnect;
+        let asked = stopwatch();
         let outcome = watched(session, pin!(ask(&mut line, head, &body, deadline)), drain).await;
         let error = match outcome {
             Watched::Done(Ok(head)) => return Ok((line, head)),
@@ -331,13 +339,16 @@ async fn reach(
             }
         };
         line.session.shutdown().await;
-        if line.reused && stale < STALE_MAX && was_stale(&error) {
+        if line.reused && was_stale(&error, asked) {
             stale += 1;
             continue;
         }
         return Err(match is_timeout(&error) {
             true => Stop::Failed(Ending::TimedOut, Failure::TimedOut { provider: name() }),
-            false => failed(Failure::Unreachable { provider: name(), detail: error.etype().as_str().to_owned() }),
+            false => {
+                tracing::warn!(provider = %provider.name, %error, "provider broke off before its answer");
+                failed(Failure::Unreachable { provider: name() })
+            }
         });
     }
 }
@@ -368,8 +379,8 @@ fn length_kept(job: &Job<'_>, head: &ResponseHeader) -> Option<usize> {
 /// An error answer that is not passed on, or not yet.
 fn set_aside(target: &Target, at: usize, head: ResponseHeader, body: Option<Bytes>) -> Failed {
     let provider = target.provider.name.to_string();
-    if head.status == StatusCode::UNAUTHORIZED {
-        // The house's own key was refused. The client has no part in that, and must not see the answer.
+    if refuses_our_account(head.status) {
+        // The house's own key, or its purse, was refused. The client has no part in that, and must not see the answer.
         tracing::warn!(%provider, key = target.key.as_ref().map(|key| &*key.id), "provider refused its key");
         return Failed::Failure(Failure::CredentialsRejected { provider });
     }
@@ -384,7 +395,7 @@ fn before_any_byte(target: &Target, ending: Ending) -> Failure {
     let provider = target.provider.name.to_string();
     match ending {
         Ending::TimedOut => Failure::TimedOut { provider },
-        _ => Failure::Unreachable { provider, detail: "its answer broke off".into() },
+        _ => Failure::BrokeOff { provider },
     }
 }
 
@@ -399,6 +410,7 @@ async fn ask(line: &mut Line, head: RequestHeader, body: &Bytes, deadline: Insta
         line.session.finish_request_body().await
     };
     let written = written.await;
+    line.half_sent = written.is_err();
     // A provider may answer before it has read everything, and close: its answer says more than our
     // broken pipe.
     loop {
@@ -411,6 +423,9 @@ async fn ask(line: &mut Line, head: RequestHeader, body: &Bytes, deadline: Insta
         let head = line.session.response_header().expect("a head was just read");
         if !head.status.is_informational() {
             return Ok(head.clone());
+        }
+        if stopwatch() >= deadline {
+            return pingora::Error::e_explain(ErrorType::ReadTimedout, "only informational answers came");
         }
     }
 }
@@ -488,14 +503,16 @@ fn client_head(
     let finish = || -> pingora::Result<ResponseHeader> {
         let mut head = ResponseHeader::from(http::response::Parts::from(upstream));
         head.set_version(Version::HTTP_11);
-        for name in &KEPT_BACK {
+        let has_body = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let limits = LIMIT_HEADERS.iter().flat_map(|(_, names)| names);
+        for name in KEPT_BACK.iter().chain(limits) {
             head.remove_header(name);
         }
         match length {
             Some(length) => head.insert_header(header::CONTENT_LENGTH, length)?,
             None => {
                 head.remove_header(&header::CONTENT_LENGTH);
-                if version == Version::HTTP_11 {
+                if version == Version::HTTP_11 && has_body {
                     head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
                 }
             }
@@ -572,16 +589,25 @@ fn spoken(millis: u64) -> String {
 }
 
 fn is_worth_another_try(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 402 | 403 | 429 | 500..=599)
+    matches!(status.as_u16(), 403 | 429 | 500..=599)
+}
+
+/// A 402 from a provider is about our account there; to a client it would look like its own budget.
+fn refuses_our_account(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED)
 }
 
 fn is_timeout(error: &pingora::Error) -> bool {
     matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
 }
 
-/// A kept connection that the provider had closed: it failed before any answer, and not by waiting.
-fn was_stale(error: &pingora::Error) -> bool {
-    !is_timeout(error) && !matches!(error.esource(), ErrorSource::Downstream)
+/// A kept connection that the provider had closed while nobody used it: it fails at once, and in a way
+/// that Pingora takes for that. Anything later may be an answer that broke, and asking again would be
+/// paid for twice.
+fn was_stale(error: &pingora::Error, asked: Instant) -> bool {
+    let closed = *error.etype() == ErrorType::WriteError
+        || matches!(error.retry, RetryType::ReusedOnly | RetryType::Decided(true));
+    closed && since(asked) < STALE_WITHIN
 }
 
 fn unreachable(provider: String, error: &DialError) -> Failure {
@@ -589,7 +615,7 @@ fn unreachable(provider: String, error: &DialError) -> Failure {
     if error.timed_out() {
         return Failure::ConnectTimedOut { provider };
     }
-    Failure::Unreachable { provider, detail: error.to_string() }
+    Failure::Unreachable { provider }
 }
 
 impl Failed {
@@ -597,7 +623,7 @@ impl Failed {
     fn condemns_key(&self) -> bool {
         match self {
             Failed::Failure(Failure::CredentialsRejected { .. }) => true,
-            Failed::Answer { head, .. } => matches!(head.status.as_u16(), 402 | 403),
+            Failed::Answer { head, .. } => head.status == StatusCode::FORBIDDEN,
             Failed::Failure(_) => false,
         }
     }

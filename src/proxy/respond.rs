@@ -4,6 +4,7 @@
 
 use super::Failure;
 use super::exchange::Exchange;
+use super::meter::send;
 use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
 use crate::wire::error::{Envelope, ExtraFields};
@@ -41,7 +42,11 @@ pub(super) async fn refusal(
         param: refusal.param(),
         extra: about.extra(),
     };
-    json(session, refusal.status(), body.to_bytes(), refusal.retry_after(x.arrived), x).await
+    let extra = match refusal {
+        Refusal::MethodNotAllowed { allowed, .. } => Some((header::ALLOW, HeaderValue::from_static(allowed))),
+        _ => refusal.retry_after(x.arrived).map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))),
+    };
+    json(session, refusal.status(), body.to_bytes(), extra, x).await
 }
 
 /// Says that the call failed on its way.
@@ -76,7 +81,7 @@ pub(super) async fn json(
     session: &mut Session,
     status: u16,
     body: Vec<u8>,
-    retry_after: Option<u64>,
+    extra: Option<(HeaderName, HeaderValue)>,
     x: &mut Exchange,
 ) -> pingora::Result<()> {
     make_reusable(session).await;
@@ -84,8 +89,8 @@ pub(super) async fn json(
     let mut head = ResponseHeader::build_no_case(code, Some(8))?;
     head.insert_header(header::CONTENT_TYPE, JSON)?;
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    if let Some(seconds) = retry_after {
-        head.insert_header(header::RETRY_AFTER, seconds)?;
+    if let Some((name, value)) = extra {
+        head.insert_header(name, value)?;
     }
     if status == 401 {
         head.insert_header(header::WWW_AUTHENTICATE, "Bearer")?;
@@ -99,7 +104,7 @@ pub(super) async fn json(
 pub(super) async fn write_whole(session: &mut Session, x: &mut Exchange, head: Box<ResponseHeader>, body: Bytes) {
     x.status = Some(head.status.as_u16());
     let tasks = vec![HttpTask::Header(head, false), HttpTask::Body(Some(body), true)];
-    if session.write_response_tasks(tasks).await.is_err() {
+    if send(session, tasks).await.is_err() {
         // The client did not wait for its answer. That is no fault of ours, and nothing to log.
         x.client_left = true;
         session.set_keepalive(None);
