@@ -1,9 +1,9 @@
 //! The program as an operator meets it: its exit codes, its signals, its words.
 
-use crate::fake::answers::{Good, LONG_STREAM_END, long_stream};
-use crate::fake::{Fake, Gate};
+use crate::fake::answers::{Good, LONG_STREAM_END, error_first, long_stream, only, status};
+use crate::fake::{Fake, Gate, Step};
 use crate::house::{ADMIN_TOKEN, Dir, Reply, chat, chat_stream, eventually, free_port, nanos, runtime, soon};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
@@ -300,6 +300,47 @@ fn a_long_stream_needs_little_memory() {
         assert_eq!(got, events * event.len() + LONG_STREAM_END.len());
         let grown = served.program.memory_max() - before;
         assert!(grown < 12 * 1024 * 1024, "50 MiB passed, and {grown} bytes stayed");
+    });
+}
+
+#[test]
+fn no_secret_is_logged_or_lies_in_a_file() {
+    runtime().block_on(async {
+        let fake = Fake::start().await;
+        let dir = Dir::new();
+        let (proxy, admin) = (free_port(), free_port());
+        let config = dir.path().join("tollgate.yaml");
+        let text =
+            config_text(&fake.url(), &dir, proxy, admin, "1").replace("value: sk-x", "value: sk-of-the-provider");
+        std::fs::write(&config, text.replace("level: error", "level: trace")).unwrap();
+        let log = dir.path().join("log");
+        let mut command = tollgate();
+        command.args(["serve", "--config"]).arg(&config).stderr(std::fs::File::create(&log).unwrap());
+        let program = Program(command.spawn().unwrap());
+        let (proxy, admin) = (format!("http://127.0.0.1:{proxy}"), format!("http://127.0.0.1:{admin}"));
+        let mut served = Served { fake, program, proxy, admin, config, http: reqwest::Client::new(), dir };
+        served.ready().await;
+        let made = served.http.post(format!("{}/api/governance/virtual-keys", served.admin)).bearer_auth(ADMIN_TOKEN);
+        let made = Reply::read(made.json(&json!({"name": "made"})).send().await.unwrap()).await;
+        let made = made.json()["virtual_key"]["value"].as_str().unwrap().to_owned();
+        served.fake.script([Good::default().into(), status(401), status(500), only(Step::Reset), error_first()]);
+        for _ in 0..3 {
+            for body in [chat(), chat_stream(), json!({})] {
+                served.post(&body).send().await.unwrap();
+            }
+        }
+        served.program.signal("HUP");
+        served.program.signal("TERM");
+        served.program.end().await;
+        let files = [log, served.dir.path().join("tollgate.db"), served.dir.path().join("tollgate.db-wal")];
+        for file in files.iter().filter(|file| file.exists()) {
+            let bytes = std::fs::read(file).unwrap();
+            assert!(!bytes.is_empty(), "{}", file.display());
+            for secret in [KEY, &made, "sk-of-the-provider", ADMIN_TOKEN, "a key of more than sixteen characters"] {
+                let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+                assert!(!found, "{secret} lies in {}", file.display());
+            }
+        }
     });
 }
 

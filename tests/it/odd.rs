@@ -1,12 +1,13 @@
 //! Legal, but not what one is used to: answers without a length, hints before the answer, compressed
 //! and mislabelled ones, and clients of an older or newer kind.
 
-use crate::fake::Step;
 use crate::fake::answers::{Good, raw as bytes, raw_then};
-use crate::house::{GPT_4O_OUTPUT, Key, Reply, chat, chat_stream, cost, house, soon};
+use crate::fake::{Behaviour, Bill, Gate, Step};
+use crate::house::{GPT_4O_OUTPUT, Key, Reply, chat, chat_stream, cost, house, nanos, soon};
 use crate::raw::{Raw, request};
 use futures_util::future::join_all;
 use serde_json::json;
+use std::time::Duration;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -27,10 +28,7 @@ fn hints_before_an_answer_are_passed_over() {
         ))]);
         let reply = house.chat(&key, &chat()).await;
         assert_eq!((reply.status, &reply.body[..]), (200, document.as_bytes()));
-        assert_eq!(
-            house.spent(&key).await,
-            cost(house.fake.billed()) + cost(crate::fake::Bill { input: 1_000, output: 100 })
-        );
+        assert_eq!(house.spent(&key).await, cost(house.fake.billed()) + cost(Bill { input: 1_000, output: 100 }));
     });
 }
 
@@ -44,7 +42,7 @@ fn an_answer_that_ends_with_its_connection_is_whole() {
             let reply = house.chat(&key, &chat()).await;
             assert_eq!((reply.status, &reply.body[..]), (200, document().as_bytes()), "{version}");
         }
-        assert_eq!(house.spent(&key).await, 2 * cost(crate::fake::Bill { input: 1_000, output: 100 }));
+        assert_eq!(house.spent(&key).await, 2 * cost(Bill { input: 1_000, output: 100 }));
     });
 }
 
@@ -61,7 +59,7 @@ fn a_stream_with_a_length_loses_it_with_its_usage() {
         let reply = house.chat(&key, &chat_stream()).await;
         let expected: String = events.into_iter().filter(|event| !event.contains(r#""choices":[]"#)).collect();
         assert_eq!(String::from_utf8_lossy(&reply.body), expected);
-        assert_eq!(house.spent(&key).await, cost(crate::fake::Bill { input: 1_000, output: 100 }));
+        assert_eq!(house.spent(&key).await, cost(Bill { input: 1_000, output: 100 }));
     });
 }
 
@@ -75,7 +73,7 @@ fn a_document_in_answer_to_a_stream_is_charged_by_its_usage() {
         house.fake.script([bytes(format!("{head}{document}"))]);
         let reply = house.chat(&key, &chat_stream()).await;
         assert_eq!(&reply.body[..], document.as_bytes());
-        assert_eq!(house.spent(&key).await, cost(crate::fake::Bill { input: 1_000, output: 100 }));
+        assert_eq!(house.spent(&key).await, cost(Bill { input: 1_000, output: 100 }));
     });
 }
 
@@ -167,5 +165,88 @@ fn requests_that_never_reached_a_provider_do_not_count() {
         let quota = house.quota(&key).await;
         assert_eq!(quota["rate_limit"]["request_current_usage"], 0, "{quota}");
         assert_eq!(quota["rate_limit"]["token_current_usage"], 0, "{quota}");
+    });
+}
+
+#[test]
+fn clients_that_leave_at_any_moment_leak_nothing() {
+    house(async |house| {
+        let key = house.key_with_budget(100.0).await;
+        let (house, key) = (&*house, &key);
+        let leave = async |n: u64| {
+            let body = if n.is_multiple_of(3) { chat() } else { chat_stream() };
+            let patience = Duration::from_micros(n * 200);
+            let call = async {
+                let mut response = house.post(CHAT, key, &body).send().await.unwrap();
+                for _ in 0..n % 5 {
+                    response.chunk().await.unwrap();
+                }
+            };
+            let _ = tokio::time::timeout(patience, call).await;
+        };
+        join_all((0..150).map(leave)).await;
+        // Nobody paid for more than was sent for, and the house still serves.
+        let most = house.fake.seen().len() as u64 * cost(Bill { input: 1_000, output: 5_000 });
+        assert!(house.spent(key).await <= most);
+        assert_eq!(house.chat(key, &chat()).await.status, 200);
+        house.written().await;
+    });
+}
+
+#[test]
+fn an_error_in_mid_stream_ends_no_differently() {
+    house(async |house| {
+        let key = house.key_with_budget(1.0).await;
+        let event = |data: &str| crate::fake::answers::framed(format!("data: {data}\n\n").as_bytes());
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        let word = event(r#"{"choices":[{"index":0,"delta":{"content":"Hello"}}]}"#);
+        let error = event(r#"{"error":{"message":"out of luck","type":"server_error"}}"#);
+        house.fake.script([bytes([head.as_bytes(), &word, &error, b"0\r\n\r\n"].concat())]);
+        let reply = house.chat(&key, &chat_stream()).await;
+        assert_eq!(reply.status, 200);
+        assert!(String::from_utf8_lossy(&reply.body).ends_with("\"type\":\"server_error\"}}\n\n"), "{reply:?}");
+        assert!((GPT_4O_OUTPUT..50 * GPT_4O_OUTPUT).contains(&house.spent(&key).await));
+    });
+}
+
+#[test]
+fn comments_that_keep_a_stream_open_pass_at_once() {
+    house(async |house| {
+        let key = house.key_with_budget(1.0).await;
+        let gate = Gate::new();
+        let comment = ": still thinking\n\n";
+        let script = gate.clone();
+        house.fake.script([Behaviour::new(move |request| {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            let first = [head.as_bytes(), &crate::fake::answers::framed(comment.as_bytes())].concat();
+            let mut steps = vec![Step::Send(first.into()), Step::Await(script.clone())];
+            // What comes after the head of a good stream.
+            steps.extend(Good::default().steps(request).into_iter().skip(2));
+            steps
+        })]);
+        let mut response = soon("the head", house.post(CHAT, &key, &chat_stream()).send()).await.unwrap();
+        assert_eq!(soon("the comment", response.chunk()).await.unwrap().unwrap(), comment);
+        gate.open();
+        while let Some(_more) = soon("the rest", response.chunk()).await.unwrap() {}
+        assert_eq!(house.spent(&key).await, cost(Bill { input: 1_000, output: 100 }));
+    });
+}
+
+#[test]
+fn every_level_pays_for_a_call() {
+    house(async |house| {
+        let config = json!({"provider": "openai", "weight": 1, "allowed_models": ["*"], "key_ids": ["*"],
+            "budget": {"max_limit": 5, "reset_duration": "1d"},
+            "rate_limit": {"token_max_limit": 100_000, "token_reset_duration": "1h"}});
+        let budgets = json!([{"max_limit": 1, "reset_duration": "1h"}, {"max_limit": 9, "reset_duration": "1M"}]);
+        let key = house.key(json!({"provider_configs": [config], "budgets": budgets})).await;
+        assert_eq!(house.chat(&key, &chat()).await.status, 200);
+        house.idle().await;
+        let quota = house.quota(&key).await;
+        let config = &quota["provider_configs"][0];
+        for budget in [&quota["budgets"][0], &quota["budgets"][1], &config["budgets"][0]] {
+            assert_eq!(nanos(&budget["current_usage"]), 3_500_000, "{quota}");
+        }
+        assert_eq!(config["rate_limit"]["token_current_usage"], 1_100, "{quota}");
     });
 }
