@@ -185,8 +185,10 @@ fn clients_that_leave_at_any_moment_leak_nothing() {
             let _ = tokio::time::timeout(patience, call).await;
         };
         join_all((0..150).map(leave)).await;
-        // Nobody paid for more than was sent for, and the house still serves.
-        let most = house.fake.seen().len() as u64 * cost(Bill { input: 1_000, output: 5_000 });
+        house.idle().await;
+        // Nobody paid for more than was asked for, and the house still serves. A request that was on its way
+        // when its client left may be paid for without the provider having seen it.
+        let most = 150 * cost(Bill { input: 1_000, output: 5_000 });
         assert!(house.spent(key).await <= most);
         assert_eq!(house.chat(key, &chat()).await.status, 200);
         house.written().await;
