@@ -107,7 +107,7 @@ impl House {
         state.change(&HashMap::new(), declare).unwrap();
         let metrics = Metrics::new();
         let ledger = store.ledger().unwrap();
-        let writer = Writer::start(Arc::clone(state.outbox()), ledger, metrics.clone(), clock).unwrap();
+        let writer = Writer::start(Arc::clone(state.outbox()), ledger, metrics.clone(), clock, None).unwrap();
         let admin = Admin::new(Parts {
             state,
             store: Arc::new(store),

@@ -14,7 +14,7 @@ use crate::proxy::{Gateway, IDLE_CLIENT_SECONDS, Options};
 use crate::state::State;
 use crate::state::clock::Clock;
 use crate::store::writer::Writer;
-use crate::store::{Store, StoreError, key_file};
+use crate::store::{Follow, Store, StoreError, key_file};
 use crate::telemetry::Metrics;
 use pingora::apps::HttpServerOptions;
 use pingora::connectors::ConnectorOptions;
@@ -91,7 +91,7 @@ impl App {
         let state = Arc::new(State::new(Clock::System, store.hasher(), OUTBOX_PLACES));
         let reloader =
             Arc::new(Reloader::new(start.config_path.clone(), Arc::clone(&state), Arc::clone(&store), metrics.clone()));
-        reloader.apply_first(&settings)?;
+        let opening = reloader.apply_first(&settings)?;
         let options = Options {
             body_bytes_max: settings.server.body_bytes_max,
             drain_after_disconnect: settings.server.drain_after_disconnect,
@@ -102,7 +102,11 @@ impl App {
         let gateway = Gateway::new(Arc::clone(&state), metrics.clone(), options, ConnectorOptions::new(UPSTREAM_POOL));
         let open_requests = gateway.open_requests();
         add_proxy(&mut server, &settings, gateway)?;
-        let writer = Writer::start(Arc::clone(state.outbox()), store.ledger()?, metrics.clone(), state.clock.clone())
+        // As long as the predecessor may take, with some seconds for it to hand over and to write.
+        let patience = settings.server.grace_period + Duration::from_secs(30);
+        let follow = start.upgrade.then(|| Follow::new(Arc::clone(&state), opening, patience));
+        let (outbox, clock) = (Arc::clone(state.outbox()), state.clock.clone());
+        let writer = Writer::start(outbox, store.ledger()?, metrics.clone(), clock, follow)
             .map_err(|source| StartError::Thread { what: "the ledger's writer", source })?;
         let handle = Admin::new(admin::Parts {
             state: Arc::clone(&state),

@@ -5,9 +5,11 @@
 use super::StartError;
 use crate::config::{self, Fault, Settings};
 use crate::governance::view::Declared;
-use crate::state::State;
-use crate::store::{Store, StoreError};
+use crate::governance::view::LimitKey;
+use crate::state::{Balance, State};
+use crate::store::{ApplyReport, Store, StoreError};
 use crate::telemetry::{Metrics, ReloadStatus};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -64,10 +66,10 @@ impl Reloader {
         Arc::clone(&self.status)
     }
 
-    /// The first view of this process.
-    pub(super) fn apply_first(&self, settings: &Settings) -> Result<(), StartError> {
+    /// The first view of this process, and the balances that its cells began with.
+    pub(super) fn apply_first(&self, settings: &Settings) -> Result<HashMap<LimitKey, Balance>, StartError> {
         *self.fixed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Fixed::of(settings));
-        self.apply(settings).map(drop).map_err(StartError::Store)
+        Ok(self.apply(settings)?.1)
     }
 
     /// Reads the file and applies it, or says what is wrong with it.
@@ -106,7 +108,7 @@ impl Reloader {
             Err(faults) => return ReloadOutcome::Refused(faults.iter().map(Fault::to_string).collect()),
         };
         match self.apply(&settings) {
-            Ok(report) => ReloadOutcome::Applied {
+            Ok((report, _)) => ReloadOutcome::Applied {
                 created: report.created,
                 updated: report.updated,
                 needs_restart: self.changed_for_restart(&settings),
@@ -117,7 +119,7 @@ impl Reloader {
     }
 
     /// Brings the file's objects into the store, and publishes the view of everything stored.
-    fn apply(&self, settings: &Settings) -> Result<crate::store::ApplyReport, StoreError> {
+    fn apply(&self, settings: &Settings) -> Result<(ApplyReport, HashMap<LimitKey, Balance>), StoreError> {
         let now = self.state.clock.now();
         let opening = self.store.balances()?;
         let report = self.state.change(&opening, |declared: &mut Declared| {
@@ -133,7 +135,7 @@ impl Reloader {
             Ok::<_, StoreError>(report)
         })?;
         report.restarts.iter().for_each(|restart| self.state.restart(&restart.key, restart.at));
-        Ok(report)
+        Ok((report, opening))
     }
 
     fn changed_for_restart(&self, settings: &Settings) -> Vec<&'static str> {

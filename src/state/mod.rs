@@ -115,6 +115,17 @@ impl State {
         Ok(outcome)
     }
 
+    /// Counts what another process spent in the window that began at `start`. False if that is not the
+    /// current one here.
+    pub fn credit(&self, key: &LimitKey, start: Timestamp, amount: i64) -> bool {
+        let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let cell = meters.get(key).map(|meter| meter.cell(self.clock.now())).filter(|cell| cell.start() == start);
+        cell.is_some_and(|cell| {
+            cell.settle(0, amount);
+            true
+        })
+    }
+
     /// Makes `view` the current one. Limits that were there before keep their cells; new ones start
     /// from `opening`, or from nothing.
     fn publish(&self, view: View, opening: &HashMap<LimitKey, Balance>) {

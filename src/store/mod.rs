@@ -3,6 +3,7 @@
 //!
 //! Invariant: ledger entries and balances change in one transaction, by deltas, once for each entry.
 
+mod follow;
 pub mod key_file;
 mod seal;
 mod sqlite;
@@ -17,6 +18,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 
+pub use follow::Follow;
 pub use sqlite::{ApplyReport, Restart, Store};
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.

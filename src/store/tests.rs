@@ -476,7 +476,7 @@ fn a_locked_database_loses_nothing() {
     let state = house.state(&one);
     let metrics = Metrics::new();
     let ledger = house.store.ledger().unwrap();
-    let writer = Writer::start(Arc::clone(state.outbox()), ledger, metrics.clone(), state.clock.clone()).unwrap();
+    let writer = Writer::start(Arc::clone(state.outbox()), ledger, metrics.clone(), state.clock.clone(), None).unwrap();
     let intruder = Connection::open(house.path()).unwrap();
     intruder.execute_batch("BEGIN EXCLUSIVE").unwrap();
     (0..300).for_each(|_| spend(&state, &one, 1));
@@ -502,7 +502,7 @@ fn a_writer_that_cannot_flush_says_so() {
     let one = house.add("1", "one");
     let state = house.state(&one);
     let ledger = house.store.ledger().unwrap();
-    let writer = Writer::start(Arc::clone(state.outbox()), ledger, Metrics::new(), state.clock.clone()).unwrap();
+    let writer = Writer::start(Arc::clone(state.outbox()), ledger, Metrics::new(), state.clock.clone(), None).unwrap();
     let intruder = Connection::open(house.path()).unwrap();
     intruder.execute_batch("BEGIN EXCLUSIVE").unwrap();
     (0..600).for_each(|_| spend(&state, &one, 1));

@@ -4,7 +4,7 @@
 //! Invariant: an entry leaves memory only once it is in the ledger. A batch that the ledger does not take
 //! is tried again, the same batch, for as long as the process lives.
 
-use super::Ledger;
+use super::{Follow, Ledger};
 use crate::governance::time::Timestamp;
 use crate::state::clock::{Clock, stopwatch};
 use crate::state::outbox::{Entry, Outbox};
@@ -68,11 +68,25 @@ impl Health {
 
 impl Writer {
     /// Starts the thread. Called after the process has forked, if it does.
-    pub fn start(outbox: Arc<Outbox>, ledger: Box<dyn Ledger>, metrics: Metrics, clock: Clock) -> io::Result<Writer> {
+    /// `follow` is for a process that took over from another one.
+    pub fn start(
+        outbox: Arc<Outbox>,
+        ledger: Box<dyn Ledger>,
+        metrics: Metrics,
+        clock: Clock,
+        follow: Option<Follow>,
+    ) -> io::Result<Writer> {
         let health = Arc::new(Health::default());
         let (stop, stopped) = channel();
-        let pen =
-            Pen { outbox: Arc::clone(&outbox), ledger, metrics, clock, health: Arc::clone(&health), batch: Vec::new() };
+        let pen = Pen {
+            outbox: Arc::clone(&outbox),
+            ledger,
+            metrics,
+            clock,
+            health: Arc::clone(&health),
+            batch: Vec::new(),
+            follow,
+        };
         let thread = std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || pen.run(&stopped))?;
         Ok(Writer { thread, stop, outbox, health })
     }
@@ -105,6 +119,7 @@ struct Pen {
     health: Arc<Health>,
     /// Taken from the outbox, and not yet in the ledger.
     batch: Vec<Entry>,
+    follow: Option<Follow>,
 }
 
 impl Pen {
@@ -124,6 +139,7 @@ impl Pen {
                 std::thread::sleep(pause.min(INTERVAL));
             }
             let wrote = self.drain();
+            self.look_at_others();
             self.measure();
             pause = if wrote { INTERVAL } else { (pause * 2).min(BACKOFF_MAX) };
             if let Some(deadline) = deadline
@@ -149,6 +165,14 @@ impl Pen {
         }
     }
 
+    fn look_at_others(&mut self) {
+        match self.follow.as_mut().map(|follow| follow.look(&mut *self.ledger)) {
+            Some(Ok(false)) => self.follow = None,
+            Some(Err(error)) => tracing::warn!(%error, "cannot see what the predecessor spends; it is tried again"),
+            Some(Ok(true)) | None => {}
+        }
+    }
+
     fn write(&mut self) -> bool {
         match self.ledger.append(&self.batch) {
             Ok(fresh) => {
@@ -156,6 +180,9 @@ impl Pen {
                     tracing::info!("the ledger takes entries again");
                 }
                 self.metrics.ledger_written.inc_by(u64::try_from(fresh).unwrap_or(u64::MAX));
+                if let Some(follow) = &mut self.follow {
+                    follow.wrote(&self.batch);
+                }
                 self.outbox.written(self.batch.len());
                 self.batch.clear();
                 true

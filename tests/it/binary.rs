@@ -401,6 +401,8 @@ async fn hand_over() -> (Served, u64) {
     let (calls, text) = soon("the old process to end", async { tokio::join!(calls, rest) }).await;
     assert!(calls > 20 && text.ends_with(b"data: [DONE]\n\n"), "{calls}");
     assert_eq!(old.end().await.code(), Some(0));
+    // Connections to the old process are gone with it; that a client may notice late is not the matter here.
+    served.http = reqwest::Client::new();
     (served, calls + 1)
 }
 
@@ -419,7 +421,6 @@ fn a_successor_takes_over_without_a_refused_connection() {
 }
 
 #[test]
-#[ignore = "fails: a successor reads the balances at its start, and never sees what its predecessor settled after that"]
 fn a_successor_knows_what_its_predecessor_spent() {
     runtime().block_on(async {
         let (served, calls) = hand_over().await;
