@@ -1,5 +1,9 @@
 //! Tollgate: a reverse proxy in front of LLM providers that decides who may spend what.
 
 pub mod governance;
+pub mod provider;
+pub mod proxy;
 pub mod state;
+pub mod store;
 pub mod telemetry;
+pub mod wire;

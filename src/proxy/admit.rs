@@ -2,14 +2,15 @@
 
 use crate::governance::pricing::{Price, UnknownModel};
 use crate::governance::refusal::Refusal;
+use crate::governance::request::RequestKind;
 use crate::governance::route::Target;
+use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
 use crate::governance::view::{Caller, Measure, View};
-use crate::provider::dialect::openai::Call;
+use crate::provider::Call;
 use crate::state::hold::{Hold, Spend};
 use crate::state::outbox::CallTag;
 use crate::state::{Ask, Snapshot, State};
-use crate::governance::time::Timestamp;
 use std::sync::Arc;
 
 /// An admitted attempt: the hold, and the price that it was made and will be settled by.
@@ -21,7 +22,12 @@ pub(super) struct Admitted {
 
 /// Holds for one target, or says which limit stands in the way.
 pub(super) fn admit(
-    state: &State, snapshot: &Snapshot, caller: Option<&Caller>, call: &Call, target: &Target, now: Timestamp,
+    state: &State,
+    snapshot: &Snapshot,
+    caller: Option<&Caller>,
+    call: &Call,
+    target: &Target,
+    now: Timestamp,
 ) -> Result<Admitted, Refusal> {
     let price = price(&snapshot.view, caller, target)?;
     let usage = expected(state, call, target, price.as_deref());
@@ -47,18 +53,19 @@ pub(super) fn spend(price: Option<&Price>, usage: &Usage) -> Spend {
 fn expected(state: &State, call: &Call, target: &Target, price: Option<&Price>) -> Usage {
     let window = price.and_then(|price| price.input_tokens_max).unwrap_or(u64::MAX);
     let input = call.input_estimate().min(window);
-    if !call.generates() {
+    if call.kind == RequestKind::Embedding {
         return Usage::estimated(input, 0);
     }
     let output = state.expectations.output(&target.provider.name, &target.model, call.output_cap);
-    Usage::estimated(input, output.saturating_mul(u64::from(call.choices.max(1))))
+    Usage::estimated(input, output.saturating_mul(call.choices.max(1)))
 }
 
 /// The price of the target's model. Where it has none, the policy decides; a budget cannot be kept
 /// without one.
 fn price(view: &View, caller: Option<&Caller>, target: &Target) -> Result<Option<Arc<Price>>, Refusal> {
     let provider = &target.provider.name;
-    let known = view.catalog.find(provider, &target.model).or_else(|| view.catalog.find(provider, &target.upstream_model));
+    let known =
+        view.catalog.find(provider, &target.model).or_else(|| view.catalog.find(provider, &target.upstream_model));
     if let Some(price) = known {
         return Ok(Some(Arc::clone(price)));
     }

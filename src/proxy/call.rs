@@ -3,7 +3,7 @@
 use super::Halt;
 use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
-use crate::provider::dialect::openai::{Call, CallError};
+use crate::provider::{Call, CallError};
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use pingora::proxy::Session;
@@ -38,7 +38,9 @@ pub(super) fn ask(method: &Method, path: &str) -> Result<Ask, Refusal> {
         "/api/governance/virtual-keys/quota" => (Ask::Quota, Method::GET),
         "/health" => (Ask::Health, Method::GET),
         _ => match path.strip_prefix("/v1/models/") {
-            Some(id) if !id.is_empty() => (Ask::Models { id: Some(id.replace("%2F", "/").replace("%2f", "/")) }, Method::GET),
+            Some(id) if !id.is_empty() => {
+                (Ask::Models { id: Some(id.replace("%2F", "/").replace("%2f", "/")) }, Method::GET)
+            }
             _ => {
                 let path = path.chars().take(256).collect();
                 return Err(Refusal::NotFound { kind: "such path", path });
@@ -87,17 +89,21 @@ async fn read_body(session: &mut Session, max: u64) -> Result<Bytes, Halt> {
     session.as_downstream_mut().set_read_timeout(Some(BODY_READ_TIMEOUT));
     let mut next = async || match session.as_downstream_mut().read_request_body().await {
         Ok(piece) => Ok(piece),
-        Err(error) if *error.etype() == pingora::ErrorType::ReadTimedout => Err(Halt::Refused(Refusal::InvalidRequest {
-            field: None,
-            message: format!("the body did not arrive: nothing came for {} seconds", BODY_READ_TIMEOUT.as_secs()),
-        })),
+        Err(error) if *error.etype() == pingora::ErrorType::ReadTimedout => {
+            Err(Halt::Refused(Refusal::InvalidRequest {
+                field: None,
+                message: format!("the body did not arrive: nothing came for {} seconds", BODY_READ_TIMEOUT.as_secs()),
+            }))
+        }
         Err(_) => Err(Halt::ClientGone),
     };
     // Most bodies come in one piece, and are then never copied.
     let Some(first) = next().await? else { return Ok(Bytes::new()) };
     let Some(second) = next().await? else { return Ok(first) };
     let announced = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut body = BytesMut::with_capacity(announced.clamp(first.len() + second.len(), RESERVE_MAX.max(first.len() + second.len())));
+    let mut body = BytesMut::with_capacity(
+        announced.clamp(first.len() + second.len(), RESERVE_MAX.max(first.len() + second.len())),
+    );
     body.extend_from_slice(&first);
     body.extend_from_slice(&second);
     while let Some(piece) = next().await? {
@@ -120,7 +126,10 @@ mod tests {
     fn paths_ask_for_what_they_say() {
         let status = |method: Method, path: &str| ask(&method, path).map_err(|refusal| refusal.status());
         assert_eq!(status(Method::POST, "/v1/chat/completions"), Ok(Ask::Call(RequestKind::ChatCompletion)));
-        assert_eq!(status(Method::GET, "/v1/models/openai/gpt-4o"), Ok(Ask::Models { id: Some("openai/gpt-4o".into()) }));
+        assert_eq!(
+            status(Method::GET, "/v1/models/openai/gpt-4o"),
+            Ok(Ask::Models { id: Some("openai/gpt-4o".into()) })
+        );
         assert_eq!(status(Method::GET, "/v1/chat/completions"), Err(405));
         assert_eq!(status(Method::POST, "/v1/nothing"), Err(404));
         assert_eq!(status(Method::GET, "/v1/models/"), Err(404));

@@ -6,8 +6,8 @@
 use crate::governance::entity::Network;
 use crate::state::clock::{since, stopwatch};
 use http::{HeaderValue, Uri};
-use pingora::connectors::http::Connector;
 use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::Connector;
 use pingora::protocols::ALPN;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;

@@ -16,8 +16,7 @@ use super::{Failure, Gateway, Halt};
 use crate::governance::entity::Network;
 use crate::governance::route::Target;
 use crate::governance::view::{Caller, Level, Measure};
-use crate::provider::openai;
-use crate::provider::reader::{Reader, Reading};
+use crate::provider::{Reader, Reading, openai};
 use crate::state::Snapshot;
 use crate::state::clock::{since, stopwatch};
 use crate::state::outbox::Ending;
@@ -25,12 +24,12 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
-use pingora::time::timeout;
 use pingora::{ErrorSource, ErrorType};
 use std::fmt::Write;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// All tries of one request, whatever the targets and their retries add up to.
 const ATTEMPTS_MAX: usize = 16;
@@ -79,11 +78,20 @@ enum Attempt {
 enum Failed {
     Failure(Failure),
     /// The provider's own error answer, complete.
-    Answer { head: Box<ResponseHeader>, body: Bytes, target: usize },
+    Answer {
+        head: Box<ResponseHeader>,
+        body: Bytes,
+        target: usize,
+    },
 }
 
 /// Tries the targets in their order, each with its own hold, until one answers.
-pub(super) async fn forward(job: &Job<'_>, session: &mut Session, x: &mut Exchange, targets: &[Target]) -> Result<(), Halt> {
+pub(super) async fn forward(
+    job: &Job<'_>,
+    session: &mut Session,
+    x: &mut Exchange,
+    targets: &[Target],
+) -> Result<(), Halt> {
     let tries = tries(targets);
     let mut dead = [false; ATTEMPTS_MAX];
     let mut refused = None;
@@ -190,7 +198,12 @@ async fn watched<T>(session: &mut Session, work: impl Future<Output = T>, drain:
 
 /// One attempt: a connection, the request, the answer. Every way out settles the hold.
 async fn attempt(
-    job: &Job<'_>, session: &mut Session, x: &mut Exchange, (at, target): (usize, &Target), mut admitted: Admitted, more: bool,
+    job: &Job<'_>,
+    session: &mut Session,
+    x: &mut Exchange,
+    (at, target): (usize, &Target),
+    mut admitted: Admitted,
+    more: bool,
 ) -> Attempt {
     let (gateway, call) = (job.gateway, &job.request.call);
     let settle = |admitted, end: End<'_>| settle(&gateway.state, &gateway.metrics, call, admitted, end);
@@ -202,10 +215,13 @@ async fn attempt(
             return Attempt::Failed(Failed::Failure(failure));
         }
         Err(Stop::ClientGone(reading)) => {
-            settle(admitted, match &reading {
-                None => End::NoCharge(Ending::ClientGone),
-                Some(reading) => End::Answered { ending: Ending::ClientGone, reading },
-            });
+            settle(
+                admitted,
+                match &reading {
+                    None => End::NoCharge(Ending::ClientGone),
+                    Some(reading) => End::Answered { ending: Ending::ClientGone, reading },
+                },
+            );
             return Attempt::ClientGone;
         }
     };
@@ -229,17 +245,22 @@ async fn attempt(
         drain: gateway.options.drain_after_disconnect,
     };
     let pumped = pump(session, x, &mut line, answer).await;
-    settle(admitted, match head.status.is_success() && !pumped.error_first {
-        true => End::Answered { ending: pumped.ending, reading: &pumped.reading },
-        false => End::NoCharge(Ending::UpstreamFailed),
-    });
+    settle(
+        admitted,
+        match head.status.is_success() && !pumped.error_first {
+            true => End::Answered { ending: pumped.ending, reading: &pumped.reading },
+            false => End::NoCharge(Ending::UpstreamFailed),
+        },
+    );
     if pumped.line_is_clean {
         gateway.dialer.release(line).await;
     } else {
         line.session.shutdown().await;
     }
     match (pumped.error_first, pumped.ending) {
-        (true, _) => Attempt::Failed(Failed::Failure(Failure::ErrorFirst { provider: target.provider.name.to_string() })),
+        (true, _) => {
+            Attempt::Failed(Failed::Failure(Failure::ErrorFirst { provider: target.provider.name.to_string() }))
+        }
         (false, Ending::ClientGone) => Attempt::ClientGone,
         (false, ending) if x.status.is_none() => Attempt::Failed(Failed::Failure(before_any_byte(target, ending))),
         (false, _) => Attempt::Answered,
@@ -255,7 +276,10 @@ enum Stop {
 
 /// Gets the request to the provider and the answer's head back.
 async fn reach(
-    job: &Job<'_>, session: &mut Session, target: &Target, admitted: &mut Admitted,
+    job: &Job<'_>,
+    session: &mut Session,
+    target: &Target,
+    admitted: &mut Admitted,
 ) -> Result<(Line, ResponseHeader), Stop> {
     let Job { gateway, request, .. } = job;
     let (provider, network) = (&target.provider, &target.provider.network);
@@ -308,7 +332,7 @@ async fn reach(
 /// Whether the provider must be asked for usage that the client did not ask for.
 fn asks_usage(job: &Job<'_>) -> bool {
     let call = &job.request.call;
-    call.stream && !call.usage_wanted && openai::tells_usage_when_asked(call.kind)
+    call.stream && !call.include_usage && openai::tells_usage_when_asked(call.kind)
 }
 
 fn reader(job: &Job<'_>, head: &ResponseHeader) -> Reader {
@@ -394,7 +418,12 @@ async fn keep(line: &mut Line) -> Option<Bytes> {
 }
 
 fn upstream_head(
-    client: &RequestHeader, origin: &Origin, path: &str, target: &Target, length: usize, h2: bool,
+    client: &RequestHeader,
+    origin: &Origin,
+    path: &str,
+    target: &Target,
+    length: usize,
+    h2: bool,
 ) -> pingora::Result<RequestHeader> {
     let provider = &target.provider;
     let mut head = RequestHeader::build(Method::POST, path.as_bytes(), Some(12))?;
@@ -428,7 +457,10 @@ fn upstream_head(
     head.insert_header(header::CONTENT_LENGTH, length)?;
     if let Some(key) = target.key.as_ref().filter(|key| !key.value.is_empty()) {
         let mut value = HeaderValue::try_from(format!("Bearer {}", key.value.expose())).map_err(|_| {
-            pingora::Error::explain(ErrorType::InvalidHTTPHeader, "the provider key has characters that no header can carry")
+            pingora::Error::explain(
+                ErrorType::InvalidHTTPHeader,
+                "the provider key has characters that no header can carry",
+            )
         })?;
         value.set_sensitive(true);
         head.insert_header(header::AUTHORIZATION, value)?;
@@ -438,7 +470,12 @@ fn upstream_head(
 
 /// The answer's head as the client gets it.
 fn client_head(
-    job: &Job<'_>, x: &Exchange, upstream: &ResponseHeader, target: &Target, length: Option<usize>, version: Version,
+    job: &Job<'_>,
+    x: &Exchange,
+    upstream: &ResponseHeader,
+    target: &Target,
+    length: Option<usize>,
+    version: Version,
 ) -> Box<ResponseHeader> {
     let build = || -> pingora::Result<ResponseHeader> {
         let mut head = ResponseHeader::build(upstream.status, Some(upstream.headers.len() + 8))?;
@@ -474,7 +511,12 @@ fn limit_headers(job: &Job<'_>, target: &Target, head: &mut ResponseHeader) -> p
         let tightest = limits
             .map(|limit| {
                 let (tally, start) = job.snapshot.tally(limit, now);
-                (limit.max.saturating_sub(tally.used).max(0), limit.level == Level::VirtualKey, limit.max, limit.window.end(start))
+                (
+                    limit.max.saturating_sub(tally.used).max(0),
+                    limit.level == Level::VirtualKey,
+                    limit.max,
+                    limit.window.end(start),
+                )
             })
             .min();
         if let Some((remaining, _, max, end)) = tightest {

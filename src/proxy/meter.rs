@@ -2,7 +2,7 @@
 
 use super::dial::Line;
 use super::exchange::Exchange;
-use crate::provider::reader::{FirstEvent, Reader, Reading};
+use crate::provider::{FirstEvent, Out, Reader, Reading};
 use crate::state::clock::stopwatch;
 use crate::state::outbox::Ending;
 use bytes::Bytes;
@@ -10,21 +10,17 @@ use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
-use pingora::time::timeout;
-use smallvec::SmallVec;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// Pieces that are there already go out together: fewer writes for a burst.
+/// Out that are there already go out together: fewer writes for a burst.
 const GATHER_MAX: usize = 4;
 /// A head is held back for its first event up to this many bytes.
 const JUDGE_MAX: usize = 64 * 1024;
 /// A client that takes nothing for this long has left.
 const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-
-type Pieces = SmallVec<[Bytes; 4]>;
 
 /// An answer that is to be passed on.
 pub(super) struct Answer {
@@ -69,7 +65,7 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
     session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
     let status = head.status.as_u16();
     let mut head = Some(head);
-    let mut out = Pieces::new();
+    let mut out = Out::new();
     let mut judging = judge_first_event;
     let mut held = 0;
     let mut first = true;
@@ -81,7 +77,7 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
             piece = line.session.read_response_body() => Next::Piece(piece),
             () = client_left(session) => Next::ClientLeft,
         };
-        let mut done = false;
+        let mut done;
         match next {
             Next::Piece(Ok(Some(piece))) => {
                 first = false;
@@ -163,7 +159,7 @@ fn left(by: Instant) -> Duration {
     by.saturating_duration_since(stopwatch()).max(Duration::from_millis(1))
 }
 
-fn take(reader: &mut Option<Reader>, piece: Bytes, out: &mut Pieces) {
+fn take(reader: &mut Option<Reader>, piece: Bytes, out: &mut Out) {
     match reader {
         Some(reader) => reader.chunk(piece, out),
         None => out.push(piece),
@@ -186,7 +182,10 @@ async fn ready_now(line: &mut Line) -> Option<pingora::Result<Option<Bytes>>> {
 
 /// Sends what is to be sent: the head if it is still here, the pieces, the end.
 async fn write(
-    session: &mut Session, head: &mut Option<Box<ResponseHeader>>, out: &mut Pieces, done: bool,
+    session: &mut Session,
+    head: &mut Option<Box<ResponseHeader>>,
+    out: &mut Out,
+    done: bool,
 ) -> pingora::Result<()> {
     if out.is_empty() && !done && head.is_none() {
         return Ok(());
@@ -212,7 +211,7 @@ pub(super) async fn write_whole(session: &mut Session, x: &mut Exchange, head: B
 
 /// After the client left: reads on for the usage until `by`, and passes nothing on.
 pub(super) async fn read_on(line: &mut Line, mut reader: Reader, by: Instant) -> Reading {
-    let mut unseen = Pieces::new();
+    let mut unseen = Out::new();
     while stopwatch() < by {
         line.session.set_read_timeout(Some(left(by)));
         let Ok(Some(piece)) = line.session.read_response_body().await else { break };

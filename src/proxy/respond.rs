@@ -25,7 +25,12 @@ pub(super) struct About {
 }
 
 /// Says a governed "no".
-pub(super) async fn refusal(session: &mut Session, refusal: &Refusal, about: &About, x: &mut Exchange) -> pingora::Result<()> {
+pub(super) async fn refusal(
+    session: &mut Session,
+    refusal: &Refusal,
+    about: &About,
+    x: &mut Exchange,
+) -> pingora::Result<()> {
     let body = Envelope {
         status: refusal.status(),
         kind: refusal.code(),
@@ -37,7 +42,12 @@ pub(super) async fn refusal(session: &mut Session, refusal: &Refusal, about: &Ab
 }
 
 /// Says that the call failed on its way.
-pub(super) async fn failure(session: &mut Session, failure: &Failure, about: &About, x: &mut Exchange) -> pingora::Result<()> {
+pub(super) async fn failure(
+    session: &mut Session,
+    failure: &Failure,
+    about: &About,
+    x: &mut Exchange,
+) -> pingora::Result<()> {
     let body = Envelope {
         status: failure.status(),
         kind: failure.code(),
@@ -60,7 +70,11 @@ impl About {
 
 /// Sends a JSON body of our own.
 pub(super) async fn json(
-    session: &mut Session, status: u16, body: Vec<u8>, retry_after: Option<u64>, x: &mut Exchange,
+    session: &mut Session,
+    status: u16,
+    body: Vec<u8>,
+    retry_after: Option<u64>,
+    x: &mut Exchange,
 ) -> pingora::Result<()> {
     make_reusable(session).await;
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -3,8 +3,8 @@
 use super::admit::{Admitted, spend};
 use crate::governance::pricing::Price;
 use crate::governance::usage::{Source, Usage};
-use crate::provider::dialect::openai::Call;
-use crate::provider::reader::Reading;
+use crate::provider::Call;
+use crate::provider::Reading;
 use crate::state::State;
 use crate::state::outbox::Ending;
 use crate::telemetry::Metrics;
@@ -36,7 +36,7 @@ pub(super) fn settle(state: &State, metrics: &Metrics, call: &Call, admitted: Ad
     let spend = spend(price.as_deref(), &usage);
     match usage.source {
         Source::Exact => {
-            let answers = u64::from(call.choices.max(1));
+            let answers = call.choices.max(1);
             state.expectations.learn(&provider, &hold.tag().model, usage.output_total() / answers);
         }
         Source::Estimated => metrics.estimated(&provider),
@@ -66,9 +66,10 @@ fn charged(call: &Call, reading: &Reading, price: Option<&Price>, held: Usage) -
 
 /// Usage beyond the model's own bounds is a fault of the one who counted.
 fn plausible(call: &Call, usage: &Usage, price: Option<&Price>) -> bool {
-    let window = price.and_then(|price| Some(price.input_tokens_max?.saturating_add(price.output_tokens_max.unwrap_or(0))));
+    let window =
+        price.and_then(|price| Some(price.input_tokens_max?.saturating_add(price.output_tokens_max.unwrap_or(0))));
     let output = price.and_then(|price| price.output_tokens_max);
-    let choices = u64::from(call.choices.max(1));
+    let choices = call.choices.max(1);
     usage.input_total() <= window.unwrap_or(TOKENS_SANE_MAX).saturating_mul(choices)
         && usage.output_total() <= output.unwrap_or(TOKENS_SANE_MAX).saturating_mul(choices)
 }

@@ -65,6 +65,12 @@ impl Meter {
         Meter { current: ArcSwap::from_pointee(Cell::new(key, start, spent)) }
     }
 
+    /// Begins a window with nothing spent. What is held stays with the window that admitted it.
+    pub(super) fn restart(&self, at: Timestamp) {
+        let key = self.current.load().key.clone();
+        self.current.store(Arc::new(Cell::new(key, at, 0)));
+    }
+
     /// The cell of the window that holds `now`. Windows end when somebody looks, not on a timer.
     pub fn cell(&self, limit: &Limit, now: Timestamp) -> Arc<Cell> {
         let current = self.current.load();

@@ -135,6 +135,15 @@ impl State {
         self.snapshot.store(Arc::new(Snapshot { view, meters }));
     }
 
+    /// Starts the usage of a limit from nothing. `at` is later than its current window's start, so that
+    /// the ledger keeps the two apart; calls in flight are charged to the window that admitted them.
+    pub fn restart(&self, key: &LimitKey, at: Timestamp) {
+        let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meter) = meters.get(key) {
+            meter.restart(at);
+        }
+    }
+
     /// Sets aside what an attempt is expected to use, at every limit that applies or at none.
     pub fn admit(&self, snapshot: &Snapshot, ask: Ask<'_>) -> Result<Hold, Refusal> {
         if !self.outbox.reserve() {

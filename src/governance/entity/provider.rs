@@ -131,6 +131,10 @@ impl Weight {
         u64::try_from(millionths).map(Weight).map_err(|_| MoneyError::TooLarge(text.into()))
     }
 
+    pub const fn from_millionths(millionths: u64) -> Weight {
+        Weight(millionths)
+    }
+
     pub const fn millionths(self) -> u64 {
         self.0
     }

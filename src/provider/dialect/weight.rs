@@ -1,0 +1,232 @@
+//! How heavy a request's input is: counted while the body is parsed, without keeping any of it.
+//!
+//! Media does not count as text: a picture of a megabyte is some hundred tokens. What merely could
+//! be media counts as text, so that nobody hides a long prompt behind the word `data:`.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+/// What quotes, colon and comma add to each value of a schema, which the model sees as JSON.
+const SCHEMA_VALUE_BYTES: u64 = 4;
+/// The longest spelling a number of a schema commonly has.
+const SCHEMA_NUMBER_BYTES: u64 = 24;
+/// Longest `type` or `role` that is taken for a word of the dialect rather than for text.
+const LABEL_BYTES_MAX: usize = 32;
+
+/// The input of a call, weighed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Weight {
+    /// UTF-8 bytes of the texts meant for the model, tool schemas included.
+    pub text_bytes: u64,
+    /// Strings of members that normally do not reach the model; they count for the bound alone.
+    pub aside_bytes: u64,
+    /// Messages, or items of input.
+    pub messages: u64,
+    /// Bare numbers; in an array of tokens each is one token.
+    pub numbers: u64,
+    /// Pictures, sounds and documents.
+    pub blobs: u64,
+    /// Objects, arrays and their non-numeric elements: each may cost the model some framing.
+    pub structures: u64,
+    /// Input comes from elsewhere: stored files or items, or tools that the provider itself runs.
+    pub unseen: bool,
+}
+
+/// What a weighed value was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Null,
+    Text,
+    /// With the number of elements that are not numbers.
+    Array(u64),
+    Number,
+    Other,
+}
+
+/// What role a member plays for the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Content,
+    /// The list of tools.
+    Tools,
+    Tool,
+    Schema,
+    Aside,
+}
+
+/// The key that a value stands under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Under {
+    Text,
+    Label,
+    /// Base64 or an address of media.
+    Media,
+    /// Media whose size says nothing about its tokens, or that is not in the body at all.
+    Document,
+    /// An address of media, or an object with one.
+    Link,
+    Other,
+}
+
+/// Weighs one value of whatever shape. Recursion is bounded by the parser.
+pub(super) struct Weigher<'w> {
+    weight: &'w mut Weight,
+    part: Part,
+    under: Under,
+}
+
+impl<'w> Weigher<'w> {
+    pub(super) fn new(weight: &'w mut Weight, part: Part) -> Weigher<'w> {
+        let under = if part == Part::Content { Under::Text } else { Under::Other };
+        Weigher { weight, part, under }
+    }
+
+    fn text(self, text: &str) {
+        let bytes = text.len() as u64;
+        match (self.part, self.under) {
+            (Part::Aside, _) => self.weight.aside_bytes += bytes,
+            (Part::Tool, Under::Label) if !runs_at_client(text) => self.weight.unseen = true,
+            (Part::Tools | Part::Tool | Part::Schema, _) => self.weight.text_bytes += bytes + SCHEMA_VALUE_BYTES,
+            (Part::Content, Under::Media | Under::Link) => self.weight.blobs += 1,
+            (Part::Content, Under::Document) => {
+                self.weight.blobs += 1;
+                self.weight.unseen = true;
+            }
+            (Part::Content, Under::Label) if text == "item_reference" => self.weight.unseen = true,
+            (Part::Content, Under::Label) if text.len() <= LABEL_BYTES_MAX => {}
+            (Part::Content, Under::Other) if text.starts_with("data:") => self.weight.blobs += 1,
+            (Part::Content, _) => self.weight.text_bytes += bytes,
+        }
+    }
+
+    fn number(self) -> Shape {
+        match self.part {
+            Part::Content => self.weight.numbers += 1,
+            Part::Aside => self.weight.aside_bytes += SCHEMA_NUMBER_BYTES,
+            Part::Tools | Part::Tool | Part::Schema => self.weight.text_bytes += SCHEMA_NUMBER_BYTES,
+        }
+        Shape::Number
+    }
+}
+
+/// The results of other tools enter the model's context without passing us.
+fn runs_at_client(tool: &str) -> bool {
+    matches!(tool, "function" | "custom" | "local_shell" | "apply_patch")
+}
+
+impl<'de> DeserializeSeed<'de> for Weigher<'_> {
+    type Value = Shape;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Shape, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Weigher<'_> {
+    type Value = Shape;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Shape, E> {
+        if matches!(self.part, Part::Tools | Part::Tool | Part::Schema) {
+            self.weight.text_bytes += SCHEMA_VALUE_BYTES;
+        }
+        Ok(Shape::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
+        Ok(self.number())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
+        Ok(self.number())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
+        Ok(self.number())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Shape, E> {
+        self.text(text);
+        Ok(Shape::Text)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
+        self.weight.structures += 1;
+        let part = if self.part == Part::Tools { Part::Tool } else { self.part };
+        let mut members = 0;
+        loop {
+            let element = Weigher { weight: &mut *self.weight, part, under: self.under };
+            match seq.next_element_seed(element)? {
+                None => return Ok(Shape::Array(members)),
+                Some(Shape::Number) => {}
+                Some(_) => {
+                    self.weight.structures += 1;
+                    members += 1;
+                }
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
+        self.weight.structures += 1;
+        loop {
+            let key = Key { weight: &mut *self.weight, part: self.part, parent: self.under };
+            let Some(under) = map.next_key_seed(key)? else { return Ok(Shape::Other) };
+            let part = match self.part {
+                Part::Tool if under == Under::Label => Part::Tool,
+                Part::Tools | Part::Tool => Part::Schema,
+                part => part,
+            };
+            map.next_value_seed(Weigher { weight: &mut *self.weight, part, under })?;
+        }
+    }
+}
+
+/// Weighs a key and says what the value below it is.
+struct Key<'w> {
+    weight: &'w mut Weight,
+    part: Part,
+    parent: Under,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Under;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Under, D::Error> {
+        json.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key<'_> {
+    type Value = Under;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Under, E> {
+        match self.part {
+            Part::Content => {}
+            Part::Aside => self.weight.aside_bytes += key.len() as u64,
+            Part::Tools | Part::Tool | Part::Schema => self.weight.text_bytes += key.len() as u64 + SCHEMA_VALUE_BYTES,
+        }
+        Ok(match key {
+            "text" | "content" | "input" | "output" | "arguments" | "instructions" | "prompt" => Under::Text,
+            "type" | "role" => Under::Label,
+            // `result` holds the picture in an item of image generation.
+            "data" | "b64_json" | "result" => Under::Media,
+            "file_data" | "file_id" | "file_url" => Under::Document,
+            "image_url" | "video_url" | "audio_url" => Under::Link,
+            "url" if self.parent == Under::Link => Under::Media,
+            _ => Under::Other,
+        })
+    }
+}

@@ -1,0 +1,251 @@
+//! The store in one SQLite file: entities behind a connection that administrators share, the ledger
+//! behind one of its own.
+//!
+//! Every write is one immediate transaction; nothing is half done, whenever the process dies.
+
+mod entities;
+mod ledger;
+mod reconcile;
+mod schema;
+
+use super::seal::{ROUNDS, SealError, Sealer, random};
+use super::{Ledger, StoreError, StoreErrorKind, key_file};
+use crate::governance::entity::VirtualKey;
+use crate::governance::secret::Secret;
+use crate::governance::time::Timestamp;
+use crate::governance::view::{Digest, LimitKey};
+use crate::state::Balance;
+use crate::state::digest::KeyHasher;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use schema::Found;
+use std::collections::HashMap;
+use std::io;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use reconcile::ApplyReport;
+
+/// How long a write waits for another process before it is reported as busy.
+const BUSY_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
+
+/// The entities and their secrets. Shared; every call may block for as long as a disk takes.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    sealer: Sealer,
+    connection: Mutex<Connection>,
+}
+
+/// A limit whose usage starts from nothing at an instant that nobody else's window begins at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    pub key: LimitKey,
+    pub at: Timestamp,
+}
+
+impl Store {
+    /// Opens the database, or creates it for its owner only. A file that is newer, damaged, no database
+    /// of ours or sealed with another key is refused, and left as it was.
+    pub fn open(path: &Path, encryption_key: &Secret) -> Result<Store, StoreError> {
+        let found = schema::inspect(path)?;
+        if found == Found::Nothing {
+            key_file::make_data_dir(&key_file::data_dir(path))?;
+            match schema::create_private(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    let what = format!("cannot create the database {}", path.display());
+                    return Err(StoreError::new(StoreErrorKind::Open, what).because(error));
+                }
+                _ => {}
+            }
+        }
+        Store::open_found(path, encryption_key, found)
+            .map_err(|error| error.doing(|| format!("open the database {}", path.display())))
+    }
+
+    fn open_found(path: &Path, encryption_key: &Secret, found: Found) -> Result<Store, StoreError> {
+        let known = match found {
+            Found::Nothing => None,
+            // Before anything is changed: is it ours to read?
+            Found::Version(_) => Some(unlock(path, &connect(path)?, encryption_key)?),
+        };
+        let mut connection = connect(path)?;
+        if let Some(copy) = schema::migrate(&mut connection, path, found)? {
+            tracing::info!(copy = %copy.display(), "upgraded the database; its former state was kept in a copy");
+        }
+        let sealer = match known {
+            Some(sealer) => sealer,
+            None => first_key(path, &mut connection, encryption_key)?,
+        };
+        // Balances of limits that were deleted while calls under them were still in flight.
+        connection.execute(
+            "DELETE FROM balances WHERE limit_id NOT IN (SELECT id FROM budgets UNION ALL SELECT id FROM rate_limits)",
+            (),
+        )?;
+        Ok(Store { path: path.to_owned(), sealer, connection: Mutex::new(connection) })
+    }
+
+    /// What digests of presented virtual keys are made with.
+    pub fn hasher(&self) -> KeyHasher {
+        self.sealer.hasher().clone()
+    }
+
+    /// A ledger with a connection of its own, for the writer's thread.
+    pub fn ledger(&self) -> Result<Box<dyn Ledger>, StoreError> {
+        let connection =
+            connect(&self.path).map_err(|e| e.doing(|| format!("open the ledger {}", self.path.display())))?;
+        Ok(Box::new(ledger::SqliteLedger::new(connection)))
+    }
+
+    /// Every virtual key with the digest of its value, oldest first.
+    pub fn virtual_keys(&self) -> Result<Vec<(Digest, VirtualKey)>, StoreError> {
+        self.read("read the virtual keys", entities::load)
+    }
+
+    /// What was spent in the latest window of every limit.
+    pub fn balances(&self) -> Result<HashMap<LimitKey, Balance>, StoreError> {
+        self.read("read the balances", ledger::balances)
+    }
+
+    /// Adds a virtual key, gives its provider configs their ids, and returns the digest of its value.
+    pub fn insert_virtual_key(&self, key: &mut VirtualKey, value: &Secret) -> Result<Digest, StoreError> {
+        self.write("create the virtual key", |tx| entities::insert(tx, &self.sealer, key, value))
+    }
+
+    /// Replaces a virtual key by id, with all that belongs to it. Limits that keep their id keep what was
+    /// spent, unless `restarts` names them. Provider configs with the id 0 get one.
+    pub fn update_virtual_key(&self, key: &mut VirtualKey, restarts: &[Restart]) -> Result<(), StoreError> {
+        self.write("update the virtual key", |tx| {
+            entities::update(tx, key)?;
+            restarts.iter().try_for_each(|restart| ledger::restart(tx, restart))
+        })
+    }
+
+    /// Deletes a virtual key with all that belongs to it; its ledger entries stay. False if there is none.
+    pub fn delete_virtual_key(&self, id: &str) -> Result<bool, StoreError> {
+        self.write("delete the virtual key", |tx| entities::delete(tx, id))
+    }
+
+    /// The values of virtual keys, for answers to administrators. Unknown ids are left out.
+    pub fn virtual_key_values<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a str>,
+    ) -> Result<HashMap<String, Secret>, StoreError> {
+        self.read("read the values of virtual keys", |connection| {
+            let values = ids.into_iter().filter_map(|id| {
+                entities::value(connection, &self.sealer, id).map(|value| Some((id.to_owned(), value?))).transpose()
+            });
+            values.collect()
+        })
+    }
+
+    /// Whether the database answers.
+    pub fn ping(&self) -> Result<(), StoreError> {
+        self.read("ask the database", |connection| {
+            connection.query_row("SELECT count(*) FROM meta", (), |_| Ok(())).map_err(StoreError::from)
+        })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        // A panic within a transaction rolled it back: the connection is good.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(&self, doing: &str, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        work(&self.connection()).map_err(|error| error.doing(|| self.naming(doing)))
+    }
+
+    fn write<T>(
+        &self,
+        doing: &str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        in_transaction(&mut self.connection(), work).map_err(|error| error.doing(|| self.naming(doing)))
+    }
+
+    fn naming(&self, doing: &str) -> String {
+        format!("{doing} in {}", self.path.display())
+    }
+}
+
+/// Runs `work` in one transaction that has the write lock from its beginning.
+fn in_transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = work(&tx)?;
+    tx.commit()?;
+    Ok(done)
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    // A commit that a power cut takes back would be money lost.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
+/// Derives the keys from what the database remembers, and makes sure that they are the right ones.
+fn unlock(path: &Path, connection: &Connection, text: &Secret) -> Result<Sealer, StoreError> {
+    let damaged = || StoreError::new(StoreErrorKind::Damaged, format!("the database {} lost its salt", path.display()));
+    let salt = meta(connection, "salt")?.ok_or_else(damaged)?;
+    let check = meta(connection, "check")?.ok_or_else(damaged)?;
+    let rounds = meta(connection, "rounds")?.and_then(|bytes| Some(u32::from_be_bytes(*bytes.first_chunk()?)));
+    let rounds = rounds.and_then(NonZeroU32::new).ok_or_else(damaged)?;
+    let wrong = || {
+        let what =
+            format!("the database {} is sealed with another encryption key; it was left untouched", path.display());
+        StoreError::new(StoreErrorKind::WrongEncryptionKey, what)
+    };
+    let sealer = Sealer::derive(text, &salt, rounds).map_err(|error| match error {
+        SealError::KeyTooShort => wrong().because(error),
+        other => other.into(),
+    })?;
+    if sealer.check()[..] == check[..] { Ok(sealer) } else { Err(wrong()) }
+}
+
+/// Makes the salt of a new database, unless another process was quicker.
+fn first_key(path: &Path, connection: &mut Connection, text: &Secret) -> Result<Sealer, StoreError> {
+    let salt: [u8; 16] = random()?;
+    let sealer = Sealer::derive(text, &salt, ROUNDS)?;
+    let made = in_transaction(connection, |tx| {
+        if meta(tx, "salt")?.is_some() {
+            return Ok(false);
+        }
+        let mut insert = tx.prepare("INSERT INTO meta (name, value) VALUES (?1, ?2)")?;
+        insert.execute(("salt", &salt[..]))?;
+        insert.execute(("rounds", &ROUNDS.get().to_be_bytes()[..]))?;
+        insert.execute(("check", &sealer.check()[..]))?;
+        Ok(true)
+    })?;
+    if made { Ok(sealer) } else { unlock(path, connection, text) }
+}
+
+fn meta(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let found = connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
+    Ok(found.optional()?)
+}
+
+/// The row says something that this program never wrote.
+fn damaged(what: &str, id: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Damaged, format!("the database holds a damaged {what} ({id})"))
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
+        let kind = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreErrorKind::Busy,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Damaged,
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => StoreErrorKind::Open,
+            _ => StoreErrorKind::Other,
+        };
+        StoreError::new(kind, String::new()).because(error)
+    }
+}

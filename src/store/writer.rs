@@ -1,0 +1,182 @@
+//! The writer: takes settled entries from the outbox and puts them into the ledger, in batches, on a
+//! thread of its own.
+//!
+//! Invariant: an entry leaves memory only once it is in the ledger. A batch that the ledger does not take
+//! is tried again, the same batch, for as long as the process lives.
+
+use super::Ledger;
+use crate::governance::time::Timestamp;
+use crate::state::clock::{Clock, stopwatch};
+use crate::state::outbox::{Entry, Outbox};
+use crate::telemetry::Metrics;
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often the writer looks. Requests never wake it: that would cost each of them a system call.
+const INTERVAL: Duration = Duration::from_millis(100);
+const BATCH: usize = 512;
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// The writer's thread.
+#[derive(Debug)]
+pub struct Writer {
+    thread: JoinHandle<usize>,
+    stop: Sender<Instant>,
+    health: Arc<Health>,
+}
+
+/// Whether settled calls reach the ledger. Shared with whoever reports readiness.
+#[derive(Debug, Default)]
+pub struct Health(Mutex<Option<Failing>>);
+
+/// Since when the ledger takes nothing, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failing {
+    pub since: Timestamp,
+    pub error: String,
+}
+
+/// The writer stopped with entries that the ledger did not take in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{unwritten} settled calls could not be written to the ledger: {reason}")]
+pub struct NotFlushed {
+    pub unwritten: usize,
+    pub reason: String,
+}
+
+impl Health {
+    /// Absent while all is well.
+    pub fn failing(&self) -> Option<Failing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn failed(&self, now: Timestamp, error: String) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = state.as_ref().map_or(now, |failing| failing.since);
+        *state = Some(Failing { since, error });
+    }
+
+    /// Whether it had been failing until now.
+    fn recovered(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+}
+
+impl Writer {
+    /// Starts the thread. Called after the process has forked, if it does.
+    pub fn start(outbox: Arc<Outbox>, ledger: Box<dyn Ledger>, metrics: Metrics, clock: Clock) -> io::Result<Writer> {
+        let health = Arc::new(Health::default());
+        let (stop, stopped) = channel();
+        let pen = Pen { outbox, ledger, metrics, clock, health: Arc::clone(&health), batch: Vec::new() };
+        let thread = std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || pen.run(&stopped))?;
+        Ok(Writer { thread, stop, health })
+    }
+
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
+    }
+
+    /// Writes what is left and ends the thread. Called when no request is alive any more. Gives up after
+    /// `patience` (plus one try, which waits for a lock at most 5 s) and says how much is lost.
+    pub fn stop(self, patience: Duration) -> Result<(), NotFlushed> {
+        // A thread that is gone already is told apart by joining it.
+        let _ = self.stop.send(stopwatch() + patience);
+        let unwritten = self.thread.join().unwrap_or(usize::MAX);
+        if unwritten == 0 {
+            return Ok(());
+        }
+        let reason = self.health.failing().map_or_else(|| "the writer broke".to_owned(), |failing| failing.error);
+        Err(NotFlushed { unwritten, reason })
+    }
+}
+
+/// What the thread holds.
+struct Pen {
+    outbox: Arc<Outbox>,
+    ledger: Box<dyn Ledger>,
+    metrics: Metrics,
+    clock: Clock,
+    health: Arc<Health>,
+    /// Taken from the outbox, and not yet in the ledger.
+    batch: Vec<Entry>,
+}
+
+impl Pen {
+    /// Runs until it is told to stop; returns how many entries are left unwritten.
+    fn run(mut self, stop: &Receiver<Instant>) -> usize {
+        let mut pause = INTERVAL;
+        let mut deadline = None;
+        loop {
+            if deadline.is_none() {
+                deadline = match stop.recv_timeout(pause) {
+                    Ok(deadline) => Some(deadline),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    // Nobody can stop us any more; what is there is still written.
+                    Err(RecvTimeoutError::Disconnected) => Some(stopwatch()),
+                };
+            } else {
+                std::thread::sleep(pause.min(INTERVAL));
+            }
+            let wrote = self.drain();
+            self.measure();
+            pause = if wrote { INTERVAL } else { (pause * 2).min(BACKOFF_MAX) };
+            if let Some(deadline) = deadline
+                && (wrote || stopwatch() >= deadline)
+            {
+                return self.outbox.unwritten();
+            }
+        }
+    }
+
+    /// Writes until the outbox is empty. False if the ledger did not take a batch.
+    fn drain(&mut self) -> bool {
+        loop {
+            if self.batch.is_empty() {
+                self.batch = self.outbox.take(BATCH);
+            }
+            if self.batch.is_empty() {
+                return true;
+            }
+            if !self.write() {
+                return false;
+            }
+        }
+    }
+
+    fn write(&mut self) -> bool {
+        match self.ledger.append(&self.batch) {
+            Ok(fresh) => {
+                if self.health.recovered() {
+                    tracing::info!("the ledger takes entries again");
+                }
+                self.metrics.ledger_written.inc_by(u64::try_from(fresh).unwrap_or(u64::MAX));
+                self.outbox.written(self.batch.len());
+                self.batch.clear();
+                true
+            }
+            Err(error) => {
+                self.metrics.ledger_failures.inc();
+                tracing::error!(%error, entries = self.batch.len(), "the ledger did not take a batch; it is tried again");
+                self.health.failed(self.clock.now(), error.to_string());
+                false
+            }
+        }
+    }
+
+    fn measure(&self) {
+        self.metrics.open_holds.set(self.outbox.open_holds());
+        self.metrics.ledger_unwritten.set(i64::try_from(self.outbox.unwritten()).unwrap_or(i64::MAX));
+    }
+}
+
+impl Drop for Pen {
+    /// A thread that panicked shows as failing, not as quiet.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.health.failed(self.clock.now(), "the writer's thread panicked".to_owned());
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A cursor over a JSON object that reads typed members and collects what is wrong, instead of
+//! stopping at the first problem. Absent, null and given are three different things.
+
+use super::faults::Faults;
+use crate::governance::entity::Weight;
+use crate::governance::money::Nanos;
+use serde_json::{Map, Value};
+
+/// One object of a body, and where it stands.
+#[derive(Debug, Clone)]
+pub struct Object<'a> {
+    path: String,
+    members: &'a Map<String, Value>,
+}
+
+/// A member as it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given<T> {
+    Absent,
+    Null,
+    Value(T),
+}
+
+impl<T> Given<T> {
+    /// The value, where absent and null mean the same.
+    pub fn value(self) -> Option<T> {
+        match self {
+            Given::Value(value) => Some(value),
+            Given::Absent | Given::Null => None,
+        }
+    }
+
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Given::Absent)
+    }
+
+    fn map<U>(self, f: impl FnOnce(T) -> Option<U>) -> Given<U> {
+        match self {
+            Given::Absent => Given::Absent,
+            Given::Null => Given::Null,
+            Given::Value(value) => f(value).map_or(Given::Absent, Given::Value),
+        }
+    }
+}
+
+impl<'a> Object<'a> {
+    /// `value` as an object at `path`.
+    pub fn of(value: &'a Value, path: impl Into<String>, faults: &mut Faults) -> Option<Object<'a>> {
+        let path = path.into();
+        match value {
+            Value::Object(members) => Some(Object { path, members }),
+            other => {
+                faults.add(path, format!("must be an object, not {}", name_of(other)));
+                None
+            }
+        }
+    }
+
+    /// The path of a member.
+    pub fn path(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    pub fn raw(&self, name: &str) -> Given<&'a Value> {
+        match self.members.get(name) {
+            None => Given::Absent,
+            Some(Value::Null) => Given::Null,
+            Some(value) => Given::Value(value),
+        }
+    }
+
+    fn typed<T>(
+        &self,
+        name: &str,
+        what: &str,
+        faults: &mut Faults,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Given<T> {
+        self.raw(name).map(|value| {
+            let found = read(value);
+            if found.is_none() {
+                faults.add(self.path(name), format!("must be {what}, not {}", name_of(value)));
+            }
+            found
+        })
+    }
+
+    pub fn text(&self, name: &str, faults: &mut Faults) -> Given<&'a str> {
+        self.typed(name, "a string", faults, Value::as_str)
+    }
+
+    pub fn boolean(&self, name: &str, faults: &mut Faults) -> Given<bool> {
+        self.typed(name, "true or false", faults, Value::as_bool)
+    }
+
+    pub fn integer(&self, name: &str, faults: &mut Faults) -> Given<i64> {
+        self.typed(name, "a whole number", faults, Value::as_i64)
+    }
+
+    pub fn array(&self, name: &str, faults: &mut Faults) -> Given<&'a Vec<Value>> {
+        self.typed(name, "an array", faults, Value::as_array)
+    }
+
+    pub fn object(&self, name: &str, faults: &mut Faults) -> Given<Object<'a>> {
+        self.raw(name).map(|value| Object::of(value, self.path(name), faults))
+    }
+
+    /// The objects of an array, each with its own path.
+    pub fn objects(&self, name: &str, faults: &mut Faults) -> Given<Vec<Object<'a>>> {
+        self.array(name, faults).map(|values| {
+            let at = |index| format!("{}[{index}]", self.path(name));
+            Some(values.iter().enumerate().filter_map(|(i, value)| Object::of(value, at(i), faults)).collect())
+        })
+    }
+
+    pub fn texts(&self, name: &str, faults: &mut Faults) -> Given<Vec<String>> {
+        self.array(name, faults).map(|values| {
+            let mut texts = Vec::with_capacity(values.len());
+            for (i, value) in values.iter().enumerate() {
+                match value.as_str() {
+                    Some(text) => texts.push(text.to_owned()),
+                    None => faults
+                        .add(format!("{}[{i}]", self.path(name)), format!("must be a string, not {}", name_of(value))),
+                }
+            }
+            Some(texts)
+        })
+    }
+
+    /// A list in which `*` stands alone or not at all, and nothing stands twice.
+    pub fn whitelist(&self, name: &str, faults: &mut Faults) -> Given<Vec<String>> {
+        let list = self.texts(name, faults);
+        if let Given::Value(list) = &list {
+            check_whitelist(list, &self.path(name), faults);
+        }
+        list
+    }
+
+    /// Dollars, exactly as they are written. Negative ones are a fault that names the amount.
+    pub fn money(&self, name: &str, faults: &mut Faults) -> Given<Nanos> {
+        self.number(name, faults).map(|text| match Nanos::from_dollars(&text) {
+            Ok(nanos) => Some(nanos),
+            Err(error) => {
+                faults.add(self.path(name), error.to_string());
+                None
+            }
+        })
+    }
+
+    pub fn weight(&self, name: &str, faults: &mut Faults) -> Given<Weight> {
+        self.number(name, faults).map(|text| match Weight::parse(&text) {
+            Ok(weight) => Some(weight),
+            Err(error) => {
+                faults.add(self.path(name), format!("weight {error}"));
+                None
+            }
+        })
+    }
+
+    /// A number's own text, so that no digit is lost to a float of ours.
+    fn number(&self, name: &str, faults: &mut Faults) -> Given<String> {
+        self.typed(name, "a number", faults, |value| value.as_number().map(ToString::to_string))
+    }
+}
+
+/// Checks a list in which `*` means everything.
+pub fn check_whitelist(list: &[String], path: &str, faults: &mut Faults) {
+    if list.len() > 1 && list.iter().any(|entry| entry == "*") {
+        faults.add(path, "'*' means everything and stands alone");
+    }
+    for (i, entry) in list.iter().enumerate() {
+        if list[..i].contains(entry) {
+            faults.add(format!("{path}[{i}]"), format!("'{entry}' is listed twice"));
+        }
+    }
+}
+
+fn name_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,19 @@
+//! Answers of the contract.
+
+use serde_json::{Value, json};
+
+/// The list of models, as OpenAI writes it.
+pub fn models(ids: &[String]) -> Vec<u8> {
+    let data: Vec<Value> = ids.iter().map(|id| model_object(id)).collect();
+    json!({"object": "list", "data": data}).to_string().into_bytes()
+}
+
+/// One model, as OpenAI writes it.
+pub fn model(id: &str) -> Vec<u8> {
+    model_object(id).to_string().into_bytes()
+}
+
+fn model_object(id: &str) -> Value {
+    let owner = id.split_once('/').map_or("", |(provider, _)| provider);
+    json!({"id": id, "object": "model", "created": 0, "owned_by": owner})
+}
