@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use clap::{Parser, ValueEnum};
 use http::{HeaderName, HeaderValue, Method, Version, header};
+use pingora::apps::HttpServerOptions;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::HttpTask;
 use pingora::protocols::http::client::HttpSession;
-use pingora::proxy::{ProxyHttp, Session, http_proxy_service};
+use pingora::proxy::{ProxyHttp, ProxyServiceBuilder, Session};
 use pingora::server::Server;
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
@@ -52,37 +53,38 @@ enum Spine {
 
 fn main() {
     let args = Args::parse();
-    // What the product sets as well, so that pools and ends are alike.
+    // What the product sets as well, so that listeners, pools and ends are alike.
     let conf = ServerConf {
         threads: args.threads,
+        upstream_keepalive_pool_size: 512,
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
-    let listen = args.listen.to_string();
-    let conf = &server.configuration;
     let upstream = args.upstream;
     match args.spine {
-        Spine::None => {
-            let mut service = http_proxy_service(conf, Bare { upstream });
-            service.add_tcp(&listen);
-            server.add_service(service);
-        }
-        Spine::Hooks => {
-            let mut service = http_proxy_service(conf, Hooks { upstream });
-            service.add_tcp(&listen);
-            server.add_service(service);
-        }
+        Spine::None => serve(&mut server, args.listen, Bare { upstream }),
+        Spine::Hooks => serve(&mut server, args.listen, Hooks { upstream }),
         Spine::Connector => {
-            let connector = Connector::new(Some(ConnectorOptions::from_server_conf(conf)));
-            let mut service = http_proxy_service(conf, Driven { upstream, connector });
-            service.add_tcp(&listen);
-            server.add_service(service);
+            let connector = Connector::new(Some(ConnectorOptions::from_server_conf(&server.configuration)));
+            serve(&mut server, args.listen, Driven { upstream, connector });
         }
     }
     server.run_forever();
+}
+
+fn serve<P>(server: &mut Server, listen: SocketAddr, proxy: P)
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync + 'static,
+{
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    let mut service = ProxyServiceBuilder::new(&server.configuration, proxy).server_options(options).build();
+    service.add_tcp(&listen.to_string());
+    server.add_service(service);
 }
 
 fn peer(upstream: SocketAddr) -> HttpPeer {
