@@ -1,5 +1,6 @@
 //! Tollgate: a reverse proxy in front of LLM providers that decides who may spend what.
 
+pub mod config;
 pub mod governance;
 pub mod provider;
 pub mod proxy;

@@ -56,9 +56,19 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// The path of the object itself.
+    pub fn here(&self) -> String {
+        self.path.clone()
+    }
+
     /// The path of a member.
     pub fn path(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// The names of all members.
+    pub fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.members.keys().map(String::as_str)
     }
 
     pub fn has(&self, name: &str) -> bool {

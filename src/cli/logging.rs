@@ -1,0 +1,18 @@
+//! Where log lines go, and how they look. Pingora's own go the same way, from `warn` up.
+
+use crate::config::{Log, LogFormat};
+use std::io::stderr;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to stderr. Called once.
+pub(super) fn start(log: &Log) {
+    let directives = format!("pingora=warn,pingora_core=warn,pingora_proxy=error,{}", log.level);
+    let filter = EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let started = match log.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.try_init(),
+    };
+    // Logging that is there already (as in a test) stays.
+    drop(started);
+}

@@ -1,0 +1,573 @@
+//! The config file as people write it: every key, its default, and what is wrong with it.
+//!
+//! What this version cannot do is refused, never ignored: money or access may hang on it.
+
+use super::provider::read_providers;
+use super::settings::{Admin, Auth, DeclaredKey, Log, LogFormat, Server, Settings, Show, Store, Tls};
+use super::{DEFAULT_UPGRADE_SOCKET, prices};
+use crate::governance::entity::{Provider, is_built_in_provider};
+use crate::governance::judge::Admission;
+use crate::governance::money::Rate;
+use crate::governance::pricing::{Catalog, Price, Prices, UnknownModel};
+use crate::governance::secret::Secret;
+use crate::governance::time::Span;
+use crate::governance::view::Policy;
+use crate::wire::faults::Faults;
+use crate::wire::read::{Given, Object};
+use crate::wire::virtual_key::{Known, VirtualKeyDraft};
+use ring::digest::{SHA256, digest};
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The sections of the file.
+pub(super) const SECTIONS: &[&str] =
+    &["server", "admin", "store", "client", "providers", "governance", "pricing", "log", "auth_config"];
+pub(super) const SERVER: &[&str] = &[
+    "listen",
+    "threads",
+    "tls",
+    "max_request_body",
+    "upgrade_socket",
+    "grace_period",
+    "drain_after_disconnect",
+    "upstream_private_addresses",
+    "trusted_proxies",
+    "max_in_flight_per_address",
+    "max_requests_per_second_per_address",
+];
+pub(super) const TLS: &[&str] = &["cert", "key"];
+pub(super) const ADMIN: &[&str] = &["listen", "auth", "token", "metrics_auth", "allowed_origins", "show_virtual_keys"];
+pub(super) const STORE: &[&str] = &["path", "encryption_key"];
+pub(super) const CLIENT: &[&str] = &[
+    "enforce_auth_on_inference",
+    "required_headers",
+    "allowed_origins",
+    "allow_direct_keys",
+    "max_request_body_size_mb",
+];
+pub(super) const GOVERNANCE: &[&str] = &[
+    "admission",
+    "default_access",
+    "virtual_keys",
+    "customers",
+    "teams",
+    "budgets",
+    "rate_limits",
+    "routing_rules",
+    "model_configs",
+    "pricing_overrides",
+];
+pub(super) const PRICING: &[&str] = &["catalog", "refresh", "unknown_model"];
+pub(super) const LOG: &[&str] = &["format", "level"];
+
+/// Sections of a Bifrost `config.json` that have no meaning here.
+const FOREIGN_SECTIONS: &[&str] = &[
+    "$schema",
+    "version",
+    "encryption_key",
+    "config_store",
+    "logs_store",
+    "vector_store",
+    "mcp",
+    "plugins",
+    "framework",
+    "websocket",
+    "cluster_config",
+    "saml_config",
+    "scim_config",
+    "load_balancer_config",
+    "guardrails_config",
+    "audit_logs",
+    "envoy",
+    "ui",
+];
+/// Settings of its `client` section that have no meaning here.
+const FOREIGN_CLIENT: &[&str] = &[
+    "drop_excess_requests",
+    "initial_pool_size",
+    "prometheus_labels",
+    "enable_logging",
+    "disable_content_logging",
+    "disable_db_pings_in_health",
+    "log_retention_days",
+    "enable_governance",
+    "allowed_headers",
+    "enable_litellm_fallbacks",
+    "compat",
+    "mcp_agent_depth",
+    "mcp_tool_execution_timeout",
+    "mcp_code_mode_binding_level",
+    "header_filter_config",
+    "whitelisted_routes",
+    "async_job_result_ttl",
+    "hide_deleted_virtual_keys_in_filters",
+    "logging_headers",
+    "routing_chain_max_depth",
+];
+
+const MIB: u64 = 1024 * 1024;
+const BODY_BYTES_DEFAULT: u64 = 32 * MIB;
+const BODY_BYTES_LARGEST: u64 = 1024 * MIB;
+
+/// What reading needs beside the tree.
+pub(super) struct Reading<'a> {
+    pub(super) base: &'a Path,
+    pub(super) faults: &'a mut Faults,
+    pub(super) warnings: Vec<String>,
+}
+
+pub(super) fn read(value: &Value, reading: &mut Reading<'_>) -> Option<Settings> {
+    let root = Object::of(value, "", reading.faults)?;
+    let known: Vec<&str> = SECTIONS.iter().chain(FOREIGN_SECTIONS).copied().collect();
+    only_known(&root, &known, reading.faults);
+    let foreign: Vec<&str> = FOREIGN_SECTIONS.iter().copied().filter(|name| root.has(name)).collect();
+    if !foreign.is_empty() {
+        reading.warnings.push(format!("these sections have no meaning here and are ignored: {}", foreign.join(", ")));
+    }
+    let client = section(&root, "client", reading);
+    let providers = read_providers(&root, reading);
+    let (policy, body_from_client) = read_policy(&root, client.as_ref(), reading);
+    let virtual_keys = read_virtual_keys(&root, &providers, reading);
+    let auth_config = section(&root, "auth_config", reading);
+    if auth_config.is_some_and(|auth| auth.boolean("is_enabled", reading.faults).value() == Some(true)) {
+        reading.warnings.push("auth_config: Basic authentication is not available in this version; the admin token guards the admin listener".into());
+    }
+    let catalog = read_catalog(&root, reading);
+    if providers.is_empty() {
+        reading.warnings.push("no provider is configured: every call will be refused".into());
+    }
+    Some(Settings {
+        server: read_server(&root, body_from_client, reading)?,
+        admin: read_admin(&root, reading)?,
+        store: read_store(&root, reading),
+        policy,
+        providers,
+        virtual_keys,
+        catalog,
+        log: read_log(&root, reading),
+        warnings: std::mem::take(&mut reading.warnings),
+    })
+}
+
+fn read_server(root: &Object<'_>, body_from_client: Option<u64>, reading: &mut Reading<'_>) -> Option<Server> {
+    let section = section(root, "server", reading);
+    let server = section.as_ref();
+    if let Some(server) = server {
+        only_known(server, SERVER, reading.faults);
+        not_yet(server, "trusted_proxies", "addresses of clients are taken from their connections", reading.faults);
+    }
+    let faults = &mut *reading.faults;
+    let listen = match server.map_or(Given::Absent, |server| server.texts("listen", faults)) {
+        Given::Value(texts) => {
+            let server = server?;
+            if texts.is_empty() {
+                faults.add(server.path("listen"), "at least one address is needed");
+            }
+            let path = |i| format!("{}[{i}]", server.path("listen"));
+            let mut addresses: Vec<SocketAddr> = Vec::new();
+            for (i, text) in texts.iter().enumerate() {
+                match socket(text, path(i), faults) {
+                    Some(address) if addresses.contains(&address) => faults.add(path(i), "is listed twice"),
+                    Some(address) => addresses.push(address),
+                    None => {}
+                }
+            }
+            addresses
+        }
+        Given::Absent | Given::Null => vec![SocketAddr::from(([0, 0, 0, 0], 8080))],
+    };
+    let threads = server.and_then(|server| ranged(server, "threads", 0, 1_024, faults)).unwrap_or(0);
+    let threads = match usize::try_from(threads) {
+        Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
+        Ok(threads) => threads,
+    };
+    let tls = server.and_then(|server| server.object("tls", faults).value());
+    let tls = tls.and_then(|tls| {
+        only_known(&tls, TLS, faults);
+        let mut path = |name| {
+            let path = tls.text(name, faults).value().map(|path| reading.base.join(path));
+            if path.is_none() && tls.raw(name).value().is_none() {
+                faults.add(tls.path(name), "is required for TLS");
+            }
+            path
+        };
+        Some(Tls { cert: path("cert")?, key: path("key")? })
+    });
+    let private = server
+        .and_then(|server| choice(server, "upstream_private_addresses", &[("allow", true), ("deny", false)], faults));
+    let body = server.and_then(|server| size(server, "max_request_body", faults)).or(body_from_client);
+    Some(Server {
+        listen,
+        threads,
+        tls,
+        body_bytes_max: body.unwrap_or(BODY_BYTES_DEFAULT),
+        upgrade_socket: server
+            .and_then(|server| server.text("upgrade_socket", faults).value())
+            .map_or_else(|| PathBuf::from(DEFAULT_UPGRADE_SOCKET), |path| reading.base.join(path)),
+        grace_period: server
+            .and_then(|server| duration(server, "grace_period", faults))
+            .unwrap_or(Duration::from_secs(30)),
+        drain_after_disconnect: server
+            .and_then(|server| duration(server, "drain_after_disconnect", faults))
+            .unwrap_or(Duration::ZERO),
+        private_addresses: private.unwrap_or(true),
+        inflight_per_address_max: server.and_then(|server| cap(server, "max_in_flight_per_address", faults)),
+        requests_per_second_per_address_max: server
+            .and_then(|server| cap(server, "max_requests_per_second_per_address", faults)),
+    })
+}
+
+fn read_admin(root: &Object<'_>, reading: &mut Reading<'_>) -> Option<Admin> {
+    let default = SocketAddr::from(([127, 0, 0, 1], 8081));
+    let Some(admin) = section(root, "admin", reading) else {
+        return Some(Admin {
+            listen: default,
+            auth: Auth::Token,
+            token: None,
+            metrics_auth: true,
+            show_virtual_keys: Show::Always,
+        });
+    };
+    let faults = &mut *reading.faults;
+    only_known(&admin, ADMIN, faults);
+    not_yet(&admin, "allowed_origins", "browsers may not call the admin listener from other origins", faults);
+    let listen = match admin.text("listen", faults) {
+        Given::Value(text) => socket(text, admin.path("listen"), faults).unwrap_or(default),
+        Given::Absent | Given::Null => default,
+    };
+    let auth = choice(&admin, "auth", &[("token", Auth::Token), ("none", Auth::None)], faults).unwrap_or(Auth::Token);
+    if auth == Auth::None && !listen.ip().is_loopback() {
+        let message = format!("'none' is accepted only on a loopback address, and {listen} is reachable by others");
+        faults.add(admin.path("auth"), message);
+    }
+    let token = admin.text("token", faults).value().map(Secret::new);
+    if let Some(token) = token.as_ref().filter(|token| token.expose().len() < 16) {
+        let message = if token.is_empty() { "is empty" } else { "is shorter than 16 characters" };
+        faults.add(admin.path("token"), message);
+    }
+    let shows = [("always", Show::Always), ("once", Show::Once)];
+    Some(Admin {
+        listen,
+        auth,
+        token,
+        metrics_auth: admin.boolean("metrics_auth", faults).value().unwrap_or(true),
+        show_virtual_keys: choice(&admin, "show_virtual_keys", &shows, faults).unwrap_or(Show::Always),
+    })
+}
+
+fn read_store(root: &Object<'_>, reading: &mut Reading<'_>) -> Store {
+    let base = reading.base;
+    let Some(store) = section(root, "store", reading) else {
+        return Store { path: base.join("data/tollgate.db"), encryption_key: None };
+    };
+    let faults = &mut *reading.faults;
+    only_known(&store, STORE, faults);
+    let key = store.text("encryption_key", faults).value().map(Secret::new);
+    if key.as_ref().is_some_and(|key| key.expose().chars().count() < 16) {
+        faults.add(store.path("encryption_key"), "must have 16 characters or more");
+    }
+    Store { path: base.join(store.text("path", faults).value().unwrap_or("data/tollgate.db")), encryption_key: key }
+}
+
+fn read_policy(root: &Object<'_>, client: Option<&Object<'_>>, reading: &mut Reading<'_>) -> (Policy, Option<u64>) {
+    let governance = section(root, "governance", reading);
+    let unknown_model = read_unknown_model(root, reading);
+    let mut policy = Policy { unknown_model, ..Policy::default() };
+    let mut body = None;
+    if let Some(client) = client {
+        let known: Vec<&str> =
+            CLIENT.iter().chain(FOREIGN_CLIENT).copied().chain(["enforce_governance_header"]).collect();
+        only_known(client, &known, reading.faults);
+        let foreign: Vec<&str> = FOREIGN_CLIENT.iter().copied().filter(|name| client.has(name)).collect();
+        if !foreign.is_empty() {
+            reading.warnings.push(format!("client: these settings have no meaning here: {}", foreign.join(", ")));
+        }
+        let faults = &mut *reading.faults;
+        let older = client.boolean("enforce_governance_header", faults).value();
+        policy.enforce_auth = client.boolean("enforce_auth_on_inference", faults).value().or(older).unwrap_or(true);
+        let headers = client.texts("required_headers", faults).value().unwrap_or_default();
+        policy.required_headers = headers.iter().map(|name| name.to_ascii_lowercase()).collect();
+        for (i, name) in headers.iter().enumerate() {
+            if http::HeaderName::try_from(name.as_str()).is_err() {
+                faults.add(format!("{}[{i}]", client.path("required_headers")), format!("'{name}' is no header name"));
+            }
+        }
+        not_yet(client, "allowed_origins", "browsers may not call the proxy from other origins", faults);
+        if client.boolean("allow_direct_keys", faults).value() == Some(true) {
+            faults.add(client.path("allow_direct_keys"), "callers' own provider keys are not served by this version");
+        }
+        body = ranged(client, "max_request_body_size_mb", 1, 1_024, faults)
+            .and_then(|mb| u64::try_from(mb).ok())
+            .map(|mb| mb * MIB);
+    }
+    if let Some(governance) = governance {
+        let faults = &mut *reading.faults;
+        only_known(&governance, GOVERNANCE, faults);
+        let policies = [("remaining", Admission::Remaining), ("never_exceed", Admission::NeverExceed)];
+        if choice(&governance, "admission", &policies, faults) == Some(Admission::NeverExceed) {
+            faults
+                .add(governance.path("admission"), "'never_exceed' is not available in this version; use 'remaining'");
+        }
+        let access = choice(&governance, "default_access", &[("deny", false), ("allow", true)], faults);
+        policy.allow_by_default = access.unwrap_or(false);
+        for (name, instead) in [
+            ("customers", "limits stand on virtual keys and their provider configs"),
+            ("teams", "limits stand on virtual keys and their provider configs"),
+            ("budgets", "declare budgets within their virtual key"),
+            ("rate_limits", "declare rate limits within their virtual key"),
+            ("routing_rules", "calls go to the provider they name, or by the weights of their key"),
+            ("model_configs", "limits stand on virtual keys and their provider configs"),
+            ("pricing_overrides", "use pricing.catalog with a file of your own"),
+        ] {
+            not_yet(&governance, name, instead, faults);
+        }
+    }
+    (policy, body)
+}
+
+fn read_virtual_keys(root: &Object<'_>, providers: &[Arc<Provider>], reading: &mut Reading<'_>) -> Vec<DeclaredKey> {
+    let governance = root.object("governance", &mut Faults::default()).value();
+    let Some(keys) = governance.and_then(|governance| governance.array("virtual_keys", reading.faults).value()) else {
+        return Vec::new();
+    };
+    let find = |name: &str| providers.iter().find(|provider| &*provider.name == name);
+    let known = Known {
+        provider: &|name| is_built_in_provider(name) || find(name).is_some(),
+        provider_key: &|name, id| find(name).is_some_and(|provider| provider.keys.iter().any(|key| &*key.id == id)),
+    };
+    let mut declared: Vec<DeclaredKey> = Vec::new();
+    for (i, value) in keys.iter().enumerate() {
+        let path = format!("governance.virtual_keys[{i}]");
+        let mut faults = Faults::default();
+        let draft = VirtualKeyDraft::read(value, &known, &mut faults);
+        for fault in faults.iter() {
+            let dot = if fault.path.is_empty() { "" } else { "." };
+            reading.faults.add(format!("{path}{dot}{}", fault.path), fault.message.clone());
+        }
+        let Some(draft) = draft else { continue };
+        let twice = |what: &str, same: &dyn Fn(&VirtualKeyDraft) -> bool| {
+            declared.iter().any(|other| same(&other.draft)).then(|| format!("{what} is declared twice"))
+        };
+        let clashes = [
+            ("name", twice("the name", &|other| other.name == draft.name)),
+            ("id", twice("the id", &|other| other.id.is_some() && other.id == draft.id)),
+            ("value", twice("the value", &|other| other.value.is_some() && other.value == draft.value)),
+        ];
+        for (name, message) in clashes.into_iter().filter_map(|(name, message)| Some((name, message?))) {
+            reading.faults.add(format!("{path}.{name}"), message);
+        }
+        declared.push(DeclaredKey { draft, hash: hash(value) });
+    }
+    declared
+}
+
+/// Of the canonical text: members in order, since maps are sorted.
+fn hash(value: &Value) -> String {
+    let digest = digest(&SHA256, value.to_string().as_bytes());
+    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read_catalog(root: &Object<'_>, reading: &mut Reading<'_>) -> Arc<Catalog> {
+    let built_in = || Arc::new(prices::built_in());
+    let Some(pricing) = section(root, "pricing", reading) else { return built_in() };
+    let faults = &mut *reading.faults;
+    only_known(&pricing, PRICING, faults);
+    duration(&pricing, "refresh", faults);
+    let source = match pricing.text("catalog", faults).value() {
+        None | Some("builtin") => {
+            return built_in();
+        }
+        Some(source) => source,
+    };
+    let path = pricing.path("catalog");
+    if source.contains("://") {
+        faults.add(path, "a URL is not available in this version; use 'builtin' or a file");
+        return built_in();
+    }
+    let file = reading.base.join(source);
+    match std::fs::read_to_string(&file) {
+        Err(error) => faults.add(path, format!("cannot read {}: {error}", file.display())),
+        Ok(text) => match prices::read(&text) {
+            Ok(catalog) => return Arc::new(catalog),
+            Err(problems) => {
+                problems.iter().for_each(|problem| faults.add(path.as_str(), format!("{}: {problem}", file.display())));
+            }
+        },
+    }
+    built_in()
+}
+
+fn read_unknown_model(root: &Object<'_>, reading: &mut Reading<'_>) -> UnknownModel {
+    // The section itself is checked where the catalog is read.
+    let Some(pricing) = root.object("pricing", &mut Faults::default()).value() else { return UnknownModel::Refuse };
+    let faults = &mut *reading.faults;
+    match pricing.raw("unknown_model") {
+        Given::Value(Value::Object(_)) => {
+            let Some(prices) = pricing.object("unknown_model", faults).value() else { return UnknownModel::Refuse };
+            only_known(&prices, &["input_cost_per_token", "output_cost_per_token"], faults);
+            let standard = Prices {
+                input: rate(&prices, "input_cost_per_token", faults),
+                output: rate(&prices, "output_cost_per_token", faults),
+                ..Prices::default()
+            };
+            UnknownModel::Priced(Arc::new(Price { standard, ..Price::default() }))
+        }
+        _ => {
+            let choices = [("refuse", UnknownModel::Refuse), ("free", UnknownModel::Free)];
+            choice(&pricing, "unknown_model", &choices, faults).unwrap_or_default()
+        }
+    }
+}
+
+fn rate(prices: &Object<'_>, name: &str, faults: &mut Faults) -> Option<Rate> {
+    let Some(value) = prices.raw(name).value() else {
+        faults.add(prices.path(name), "is required: dollars for one token");
+        return None;
+    };
+    match value.as_number().map(|number| Rate::from_dollars(&number.to_string())) {
+        Some(Ok(rate)) => Some(rate),
+        Some(Err(error)) => {
+            faults.add(prices.path(name), error.to_string());
+            None
+        }
+        None => {
+            faults.add(prices.path(name), "must be a number: dollars for one token");
+            None
+        }
+    }
+}
+
+fn read_log(root: &Object<'_>, reading: &mut Reading<'_>) -> Log {
+    let default = Log { format: LogFormat::Json, level: "info".into() };
+    let Some(log) = section(root, "log", reading) else { return default };
+    let faults = &mut *reading.faults;
+    only_known(&log, LOG, faults);
+    let formats = [("json", LogFormat::Json), ("text", LogFormat::Text)];
+    let level = log.text("level", faults).value().map_or(default.level, str::to_owned);
+    if let Err(error) = level.parse::<tracing_subscriber::filter::Targets>() {
+        faults.add(
+            log.path("level"),
+            format!("'{level}' is no level (error, warn, info, debug, trace, or target=level): {error}"),
+        );
+    }
+    Log { format: choice(&log, "format", &formats, faults).unwrap_or(default.format), level }
+}
+
+fn section<'a>(root: &Object<'a>, name: &str, reading: &mut Reading<'_>) -> Option<Object<'a>> {
+    root.object(name, reading.faults).value()
+}
+
+/// Every member must be known; of one that is not, the nearest known name is suggested.
+pub(super) fn only_known(object: &Object<'_>, known: &[&str], faults: &mut Faults) {
+    for name in object.names().filter(|name| !known.contains(name)) {
+        let nearest = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+        let hint = match nearest {
+            Some((distance, known)) if distance <= 2.max(name.len() / 3) => format!("; did you mean '{known}'?"),
+            _ => String::new(),
+        };
+        faults.add(object.path(name), format!("unknown key{hint}"));
+    }
+}
+
+/// Refuses a list that this version could only ignore.
+fn not_yet(object: &Object<'_>, name: &str, instead: &str, faults: &mut Faults) {
+    if object.array(name, faults).value().is_some_and(|list| !list.is_empty()) {
+        faults.add(object.path(name), format!("is not available in this version: {instead}"));
+    }
+}
+
+pub(super) fn choice<T: Clone>(
+    object: &Object<'_>,
+    name: &str,
+    choices: &[(&str, T)],
+    faults: &mut Faults,
+) -> Option<T> {
+    let text = object.text(name, faults).value()?;
+    let chosen = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| value.clone());
+    if chosen.is_none() {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        faults.add(object.path(name), format!("'{text}' is none of: {}", words.join(", ")));
+    }
+    chosen
+}
+
+pub(super) fn ranged(object: &Object<'_>, name: &str, least: i64, most: i64, faults: &mut Faults) -> Option<i64> {
+    let number = object.integer(name, faults).value()?;
+    if !(least..=most).contains(&number) {
+        faults.add(object.path(name), format!("must be between {least} and {most}, not {number}"));
+        return None;
+    }
+    Some(number)
+}
+
+fn cap(object: &Object<'_>, name: &str, faults: &mut Faults) -> Option<u32> {
+    ranged(object, name, 1, i64::from(u32::MAX), faults).and_then(|cap| u32::try_from(cap).ok())
+}
+
+/// A duration such as `30s`; plain `0` and `0s` mean none.
+fn duration(object: &Object<'_>, name: &str, faults: &mut Faults) -> Option<Duration> {
+    if object.raw(name).value().and_then(Value::as_u64) == Some(0) {
+        return Some(Duration::ZERO);
+    }
+    let text = object.text(name, faults).value()?;
+    if text == "0s" || text == "0" {
+        return Some(Duration::ZERO);
+    }
+    match Span::parse(text) {
+        Ok(span) => Some(Duration::from_millis(span.millis().unsigned_abs())),
+        Err(_) => {
+            faults.add(object.path(name), format!("'{text}' is no duration (examples: 500ms, 30s, 5m, 24h)"));
+            None
+        }
+    }
+}
+
+/// A size such as `32MiB`, or a plain number of bytes.
+fn size(object: &Object<'_>, name: &str, faults: &mut Faults) -> Option<u64> {
+    let value = object.raw(name).value()?;
+    let bytes = match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => parse_size(text),
+        _ => None,
+    };
+    match bytes {
+        Some(bytes) if (1..=BODY_BYTES_LARGEST).contains(&bytes) => Some(bytes),
+        Some(_) => {
+            faults.add(object.path(name), "must be between 1 byte and 1GiB");
+            None
+        }
+        None => {
+            faults.add(object.path(name), "is no size (examples: 32MiB, 500KB, 1048576)");
+            None
+        }
+    }
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let factor: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1_024,
+        "MiB" => MIB,
+        "GiB" => 1_024 * MIB,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn socket(text: &str, path: String, faults: &mut Faults) -> Option<SocketAddr> {
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            faults.add(path, format!("'{text}' is no address with a port (examples: 0.0.0.0:8080, [::]:8080)"));
+            None
+        }
+    }
+}

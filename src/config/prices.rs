@@ -1,0 +1,625 @@
+//! Price tables in LiteLLM's format: the one built in, and those an operator brings.
+//!
+//! A price is read from its text, so no float ever rounds it. Fields without a place in `Price` are
+//! passed over: the format grows with every release. An entry without a price per token is left out
+//! rather than read as free, and so is one that charges by another unit and writes its tokens as zero.
+
+use crate::governance::money::Rate;
+use crate::governance::pricing::{Catalog, Price, Prices};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+
+/// Most entries in a table, and most fields in an entry.
+const MEMBERS_MAX: usize = 100_000;
+/// Most faults that are told at once.
+const FAULTS_MAX: usize = 100;
+/// Longest part of a name that a fault repeats.
+const SHOWN_CHARS_MAX: usize = 100;
+/// An entry that documents the format and prices nothing.
+const SAMPLE: &str = "sample_spec";
+
+/// The prices that this version was built with. They age: operators load a current table.
+pub fn built_in() -> Catalog {
+    read(include_str!("../../config/prices.json")).expect("the built-in table is read by a test")
+}
+
+/// Reads a table: an object of entries, each an object of fields, prices in dollars per token.
+///
+/// Every fault names its entry and field; a table with one of them gives no catalog at all. Two
+/// entries may mean the same model (`gemini-x` and `vertex_ai/gemini-x`): the one that spells its
+/// provider out wins, as in LiteLLM's own look-up.
+pub fn read(text: &str) -> Result<Catalog, Vec<String>> {
+    let table: Members = serde_json::from_str(text).map_err(|error| vec![format!("price table: {error}")])?;
+    let mut faults: Vec<String> =
+        table.repeated.iter().map(|key| format!("entry '{}': is there more than once", shown(key))).collect();
+    let mut bare = Vec::new();
+    let mut spelled_out = Vec::new();
+    for (key, raw) in &table.members {
+        if key == SAMPLE {
+            continue;
+        }
+        match entry(key, raw) {
+            Ok(Some(listed)) if listed.model.len() < key.len() => spelled_out.push(listed),
+            Ok(Some(listed)) => bare.push(listed),
+            Ok(None) => {}
+            Err(found) => faults.extend(found.iter().map(|fault| format!("entry '{}': {fault}", shown(key)))),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(bounded(faults));
+    }
+    let mut catalog = Catalog::default();
+    for Listed { provider, model, price } in bare.into_iter().chain(spelled_out) {
+        catalog.insert(&provider, model, price);
+    }
+    Ok(catalog)
+}
+
+/// An entry that prices tokens.
+struct Listed<'k> {
+    provider: String,
+    model: &'k str,
+    price: Price,
+}
+
+fn entry<'k>(key: &'k str, raw: &RawValue) -> Result<Option<Listed<'k>>, Vec<String>> {
+    let fields: Members = serde_json::from_str(raw.get()).map_err(|_| vec!["is not an object of fields".to_owned()])?;
+    let mut faults: Vec<String> =
+        fields.repeated.iter().map(|field| format!("{}: is there more than once", shown(field))).collect();
+    let mut draft = Draft::default();
+    for (field, value) in &fields.members {
+        if let Err(fault) = draft.read(field, value) {
+            faults.push(format!("{}: {fault}", shown(field)));
+        }
+    }
+    if faults.is_empty() && !draft.prices_tokens() {
+        return Ok(None);
+    }
+    let provider = fields.text("litellm_provider").or_else(|| fields.text("provider"));
+    if provider.is_none() {
+        faults.push("litellm_provider: is missing or no text".into());
+    }
+    let (Some(provider), true) = (provider, faults.is_empty()) else { return Err(faults) };
+    let provider = normalised(&provider).to_owned();
+    let model = match key.split_once('/') {
+        Some((prefix, model)) if normalised(prefix) == provider => model,
+        _ => key,
+    };
+    if model.is_empty() {
+        return Err(vec!["names no model".into()]);
+    }
+    Ok(Some(Listed { provider, model, price: draft.finish() }))
+}
+
+/// Our name for a provider: LiteLLM tells apart what is priced alike.
+fn normalised(provider: &str) -> &str {
+    match provider {
+        p if p.starts_with("vertex_ai") || p == "google-vertex" => "vertex",
+        p if p.contains("bedrock") => "bedrock",
+        p if p.contains("cohere") => "cohere",
+        p if p.starts_with("fireworks_ai") => "fireworks",
+        "runwayml" => "runway",
+        "text-completion-openai" => "openai",
+        p => p,
+    }
+}
+
+/// A `Price` in the making.
+#[derive(Default)]
+struct Draft {
+    price: Price,
+    /// By threshold.
+    tiers: BTreeMap<u64, Prices>,
+    /// A token price was there, and one was above zero.
+    has_price: bool,
+    has_charge: bool,
+    /// Something other than tokens costs something.
+    has_other_charge: bool,
+}
+
+impl Draft {
+    fn read(&mut self, field: &str, value: &RawValue) -> Result<(), String> {
+        match field {
+            "max_input_tokens" => self.price.input_tokens_max = whole(value),
+            "max_output_tokens" => self.price.output_tokens_max = whole(value),
+            _ => return self.read_price(field, value),
+        }
+        Ok(())
+    }
+
+    fn read_price(&mut self, field: &str, value: &RawValue) -> Result<(), String> {
+        // Some entries write what they do not have.
+        if value.get() == "null" {
+            return Ok(());
+        }
+        let Some((slot, lane)) = place(field) else {
+            let unit = ["input_cost_per_", "output_cost_per_"].iter().find_map(|start| field.strip_prefix(start));
+            let rate = Rate::from_dollars(value.get());
+            self.has_other_charge |=
+                unit.is_some_and(|unit| !unit.contains("token")) && rate.is_ok_and(|rate| rate > Rate::ZERO);
+            return Ok(());
+        };
+        let rate = Rate::from_dollars(value.get()).map_err(|error| error.to_string())?;
+        self.has_price = true;
+        self.has_charge |= rate > Rate::ZERO;
+        let prices = match lane {
+            Lane::Standard => &mut self.price.standard,
+            Lane::Batch => &mut self.price.batch,
+            Lane::Flex => &mut self.price.flex,
+            Lane::Priority => &mut self.price.priority,
+            Lane::Above(threshold) => self.tiers.entry(threshold).or_default(),
+        };
+        *slot(prices) = Some(rate);
+        Ok(())
+    }
+
+    fn prices_tokens(&self) -> bool {
+        self.has_charge || (self.has_price && !self.has_other_charge)
+    }
+
+    /// A price that a tier leaves out is that of the tier below it, which `Price` does not look at.
+    fn finish(mut self) -> Price {
+        let mut below = Prices::default();
+        for (threshold, mut tier) in self.tiers {
+            for slot in SLOTS.map(|(_, slot)| slot) {
+                let inherited = *slot(&mut below);
+                let rate = slot(&mut tier);
+                *rate = rate.or(inherited);
+            }
+            below = tier.clone();
+            self.price.long_context.push((threshold, tier));
+        }
+        self.price
+    }
+}
+
+/// Which of an entry's prices a field belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Standard,
+    Batch,
+    Flex,
+    Priority,
+    /// Above so many input tokens.
+    Above(u64),
+}
+
+type Slot = fn(&mut Prices) -> &mut Option<Rate>;
+
+const SLOTS: [(&str, Slot); 8] = [
+    ("input_cost_per_token", |p| &mut p.input),
+    ("output_cost_per_token", |p| &mut p.output),
+    ("cache_read_input_token_cost", |p| &mut p.cache_read),
+    ("cache_creation_input_token_cost", |p| &mut p.cache_write),
+    ("cache_creation_input_token_cost_above_1hr", |p| &mut p.cache_write_long),
+    ("input_cost_per_audio_token", |p| &mut p.audio_input),
+    ("output_cost_per_audio_token", |p| &mut p.audio_output),
+    ("input_cost_per_image_token", |p| &mut p.image_input),
+];
+
+const LANES: [(&str, Lane); 3] = [("_batches", Lane::Batch), ("_flex", Lane::Flex), ("_priority", Lane::Priority)];
+
+/// Where the price in `field` goes. Nowhere when it is none of ours, or joins a lane to a tier
+/// (`…_above_272k_tokens_priority`), for which `Price` has no room.
+fn place(field: &str) -> Option<(Slot, Lane)> {
+    let in_lane = LANES.iter().find_map(|(suffix, lane)| Some((field.strip_suffix(suffix)?, *lane)));
+    let (base, lane) = in_lane.or_else(|| tier(field)).unwrap_or((field, Lane::Standard));
+    SLOTS.iter().find(|(name, _)| *name == base).map(|(_, slot)| (*slot, lane))
+}
+
+/// Takes `_above_{N}k_tokens` off the end of a field.
+fn tier(field: &str) -> Option<(&str, Lane)> {
+    let (base, thousands) = field.strip_suffix("k_tokens")?.rsplit_once("_above_")?;
+    let threshold = thousands.parse::<u64>().ok()?.checked_mul(1_000)?;
+    Some((base, Lane::Above(threshold)))
+}
+
+/// A count of tokens, also when it is written as text or with a fraction of zero. Anything else
+/// is no limit: nothing is charged by these numbers.
+fn whole(value: &RawValue) -> Option<u64> {
+    let text = value.get().trim_matches('"');
+    let (digits, fraction) = text.split_once('.').unwrap_or((text, ""));
+    fraction.bytes().all(|digit| digit == b'0').then(|| digits.parse().ok()).flatten()
+}
+
+fn shown(name: &str) -> String {
+    name.chars().take(SHOWN_CHARS_MAX).collect()
+}
+
+fn bounded(mut faults: Vec<String>) -> Vec<String> {
+    let more = faults.len().saturating_sub(FAULTS_MAX);
+    if more > 0 {
+        faults.truncate(FAULTS_MAX);
+        faults.push(format!("and {more} more"));
+    }
+    faults
+}
+
+/// An object whose values are left as they were written. Of a name given twice, the first stays.
+struct Members<'a> {
+    members: BTreeMap<String, &'a RawValue>,
+    repeated: Vec<String>,
+}
+
+impl Members<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        serde_json::from_str(self.members.get(name)?.get()).ok()
+    }
+}
+
+impl<'a> Deserialize<'a> for Members<'a> {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'a> Visitor<'a> for Object {
+            type Value = Members<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Members<'a>, A::Error> {
+                let mut read = Members { members: BTreeMap::new(), repeated: Vec::new() };
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    if read.members.len() + read.repeated.len() >= MEMBERS_MAX {
+                        return Err(A::Error::custom(format_args!("more than {MEMBERS_MAX} members")));
+                    }
+                    match read.members.entry(name) {
+                        Entry::Vacant(place) => {
+                            place.insert(value);
+                        }
+                        Entry::Occupied(there) => read.repeated.push(there.key().clone()),
+                    }
+                }
+                Ok(read)
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::governance::money::Nanos;
+    use crate::governance::usage::{ServiceTier, Usage};
+    use proptest::prelude::*;
+
+    fn price(provider: &str, model: &str) -> Price {
+        let catalog = built_in();
+        Price::clone(catalog.find(provider, model).unwrap_or_else(|| panic!("{provider} {model}")))
+    }
+
+    /// What the one model of a table costs.
+    fn only(fields: &str) -> Price {
+        let text = format!(r#"{{"m": {{"litellm_provider": "openai", {fields}}}}}"#);
+        Price::clone(read(&text).unwrap().find("openai", "m").unwrap_or_else(|| panic!("{fields}")))
+    }
+
+    fn input(tokens: u64) -> Usage {
+        Usage { input: tokens, ..Usage::default() }
+    }
+
+    #[test]
+    fn built_in_prices_charge_to_the_nano() {
+        let check = |provider, model, usage: Usage, nanos| {
+            assert_eq!(price(provider, model).cost(&usage), Nanos::new(nanos), "{model} {usage:?}");
+        };
+        let all = Usage { input: 1_000, cache_read: 1_000, output: 1_000, ..Usage::default() };
+        check("openai", "gpt-4o", all, 2_500_000 + 1_250_000 + 10_000_000);
+        check("openai", "gpt-4o", input(1), 2_500);
+        check("openai", "gpt-4o", Usage { tier: ServiceTier::Batch, ..all }, 1_250_000 + 1_250_000 + 5_000_000);
+        check("openai", "gpt-4o-mini", all, 150_000 + 75_000 + 600_000);
+        check("openai", "gpt-5-nano", Usage { cache_read: 3, ..Usage::default() }, 15);
+        check("openai", "gpt-5.4", input(272_000), 272_000 * 2_500);
+        check("openai", "gpt-5.4", input(272_001), 272_001 * 5_000);
+        check(
+            "openai",
+            "gpt-5.4",
+            Usage { input: 1, cache_read: 272_000, output: 1, ..all },
+            5_000 + 272_000 * 500 + 22_500,
+        );
+        check("gemini", "gemini-2.5-pro", input(200_000), 200_000 * 1_250);
+        check("gemini", "gemini-2.5-pro", input(200_001), 200_001 * 2_500);
+        check("openai", "text-embedding-3-small", input(8_191), 8_191 * 20);
+        check("openai", "text-embedding-3-large", input(1), 130);
+        check("gemini", "gemini-embedding-001", input(10), 1_500);
+        check(
+            "openai",
+            "gpt-audio",
+            Usage { audio_input: 10, audio_output: 10, ..Usage::default() },
+            320_000 + 640_000,
+        );
+        check("gemini", "gemini-2.5-flash", Usage { audio_input: 10, ..Usage::default() }, 10_000);
+        check("cohere", "embed-v4.0", Usage { image_input: 10, ..Usage::default() }, 4_700);
+        let writes = Usage { cache_write: 100, cache_write_long: 100, ..Usage::default() };
+        check("anthropic", "claude-sonnet-4-5", writes, 375_000 + 600_000);
+        check("vertex", "claude-opus-5-5", writes, 500_000 + 800_000);
+        check("bedrock", "us.anthropic.claude-sonnet-4-6", writes, 412_500 + 660_000);
+        // 8.75 nanos each: only the sum is rounded.
+        check("bedrock", "amazon.nova-micro-v1:0", Usage { cache_read: 3, ..Usage::default() }, 27);
+        check("azure", "us/gpt-5.4", input(1), 2_750);
+        check("groq", "openai/gpt-oss-120b", input(1), 150);
+        check("perplexity", "perplexity/sonar", input(1), 250);
+        check("fireworks", "accounts/fireworks/models/kimi-k3", input(1), 3_000);
+        check("xai", "grok-4.7", Usage { input: 200_001, output: 1, ..Usage::default() }, 200_001 * 4_000 + 12_000);
+    }
+
+    #[test]
+    fn built_in_entries_all_have_an_input_price() {
+        let text = include_str!("../../config/prices.json");
+        let table: Members = serde_json::from_str(text).unwrap();
+        let catalog = built_in();
+        // Every entry is priced, and no two are the same model.
+        assert_eq!(catalog.len(), table.members.len() - 1);
+        let mut priced = 0;
+        for provider in [
+            "anthropic",
+            "azure",
+            "bedrock",
+            "cerebras",
+            "cohere",
+            "fireworks",
+            "gemini",
+            "groq",
+            "mistral",
+            "nebius",
+            "openai",
+            "perplexity",
+            "replicate",
+            "vertex",
+            "xai",
+        ] {
+            for model in catalog.models(provider) {
+                let price = catalog.find(provider, model).unwrap();
+                assert!(price.standard.input.is_some_and(|rate| rate > Rate::ZERO), "{provider} {model}");
+                // A misplaced decimal point would show here: no list price is near a cent for a token.
+                let dearest = [price.standard.input, price.standard.output, price.standard.audio_output];
+                assert!(dearest.iter().flatten().all(|rate| rate.get() < 1_000_000_000), "{provider} {model}");
+                priced += 1;
+            }
+        }
+        assert_eq!(priced, catalog.len());
+        assert_eq!(price("openai", "gpt-4o").input_tokens_max, Some(128_000));
+        assert_eq!(price("openai", "gpt-4o").output_tokens_max, Some(16_384));
+    }
+
+    #[test]
+    fn built_in_entries_stand_in_order() {
+        let text = include_str!("../../config/prices.json");
+        let place = |line: &str| {
+            let (key, entry) = line.split_once(": ").unwrap();
+            let entry: Members = serde_json::from_str(entry.trim_end_matches(',')).unwrap();
+            let provider = normalised(&entry.text("litellm_provider").unwrap()).to_owned();
+            let key = key.trim_matches('"');
+            let model =
+                key.split_once('/').filter(|(prefix, _)| normalised(prefix) == provider).map_or(key, |(_, m)| m);
+            (provider, model.to_owned())
+        };
+        let places: Vec<_> = text.lines().skip(2).filter(|line| *line != "}").map(place).collect();
+        assert!(places.is_sorted());
+        assert_eq!(places.len(), built_in().len());
+    }
+
+    #[test]
+    fn fields_find_their_place() {
+        let check = |field: &str, lane: Lane, name: &str| {
+            let (slot, found) = place(field).unwrap_or_else(|| panic!("{field}"));
+            let wanted = SLOTS.iter().find(|(slot, _)| *slot == name).unwrap().1;
+            let (mut prices, mut expected) = (Prices::default(), Prices::default());
+            *slot(&mut prices) = Some(Rate::new(1));
+            *wanted(&mut expected) = Some(Rate::new(1));
+            assert_eq!((found, prices), (lane, expected), "{field}");
+        };
+        check("input_cost_per_token", Lane::Standard, "input_cost_per_token");
+        check("input_cost_per_token_batches", Lane::Batch, "input_cost_per_token");
+        check("output_cost_per_token_flex", Lane::Flex, "output_cost_per_token");
+        check("cache_read_input_token_cost_priority", Lane::Priority, "cache_read_input_token_cost");
+        check("input_cost_per_audio_token_priority", Lane::Priority, "input_cost_per_audio_token");
+        check("input_cost_per_token_above_128k_tokens", Lane::Above(128_000), "input_cost_per_token");
+        check("output_cost_per_token_above_200k_tokens", Lane::Above(200_000), "output_cost_per_token");
+        check("cache_read_input_token_cost_above_272k_tokens", Lane::Above(272_000), "cache_read_input_token_cost");
+        let long = "cache_creation_input_token_cost_above_1hr";
+        check(long, Lane::Standard, long);
+        check("cache_creation_input_token_cost_above_1hr_above_200k_tokens", Lane::Above(200_000), long);
+        check("cache_creation_input_token_cost_above_1hr_priority", Lane::Priority, long);
+        for none in [
+            "mode",
+            "input_cost_per_token_above_k_tokens",
+            "input_cost_per_token_above_x200k_tokens",
+            "input_cost_per_token_above_99999999999999999999k_tokens",
+            "input_cost_per_token_above_272k_tokens_priority",
+            "input_cost_per_token_flex_above_272k_tokens",
+            "input_cost_per_token_ultrafast",
+            "input_cost_per_second",
+            "output_cost_per_image_token",
+        ] {
+            assert!(place(none).is_none(), "{none}");
+        }
+    }
+
+    #[test]
+    fn tiers_rise_and_inherit_from_the_one_below() {
+        let price = only(
+            r#""input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06,
+            "input_cost_per_token_above_1000k_tokens": 4e-06, "input_cost_per_token_above_200k_tokens": 3e-06,
+            "output_cost_per_token_above_200k_tokens": 5e-06"#,
+        );
+        assert_eq!(price.long_context.iter().map(|(t, _)| *t).collect::<Vec<_>>(), [200_000, 1_000_000]);
+        let check = |input, nanos| {
+            assert_eq!(price.cost(&Usage { input, output: 1, ..Usage::default() }), Nanos::new(nanos), "{input}");
+        };
+        check(200_000, 200_000 * 1_000 + 2_000);
+        check(200_001, 200_001 * 3_000 + 5_000);
+        check(1_000_001, 1_000_001 * 4_000 + 5_000);
+    }
+
+    #[test]
+    fn no_price_passes_through_a_float() {
+        let check = |text: &str, picos| {
+            let read = only(&format!(r#""input_cost_per_token": {text}"#)).standard.input;
+            assert_eq!(read, Some(Rate::new(picos)), "{text}");
+        };
+        check("9007.199254740993", 9_007_199_254_740_993);
+        check("9007199.254740993e-3", 9_007_199_254_740_993);
+        check("2.5e-06", 2_500_000);
+        check("2.5E-6", 2_500_000);
+        check("0.0000025", 2_500_000);
+        check("8.75e-09", 8_750);
+        check("1", 1_000_000_000_000);
+    }
+
+    #[test]
+    fn limits_are_whole_or_ignored() {
+        let check = |text: &str, tokens: Option<u64>| {
+            let price = only(&format!(r#""input_cost_per_token": 1, "max_input_tokens": {text}"#));
+            assert_eq!(price.input_tokens_max, tokens, "{text}");
+        };
+        check("8192", Some(8_192));
+        check("\"8192\"", Some(8_192));
+        check("8192.0", Some(8_192));
+        check("9007199254740993", Some(9_007_199_254_740_993));
+        for nonsense in
+            ["8192.5", "-1", "\"many\"", "\"\"", "null", "[]", "{}", "true", "99999999999999999999", "1e400"]
+        {
+            check(nonsense, None);
+        }
+    }
+
+    #[test]
+    fn providers_and_models_get_our_names() {
+        let check = |key: &str, litellm: &str, provider: &str, model: &str| {
+            let text = format!(r#"{{"{key}": {{"litellm_provider": "{litellm}", "input_cost_per_token": 1}}}}"#);
+            assert!(read(&text).unwrap().find(provider, model).is_some(), "{key} {litellm}");
+        };
+        check("gpt-4o", "openai", "openai", "gpt-4o");
+        check("gpt-3.5-turbo-instruct", "text-completion-openai", "openai", "gpt-3.5-turbo-instruct");
+        check("azure/eu/gpt-4o", "azure", "azure", "eu/gpt-4o");
+        check("azure_ai/grok-3", "azure_ai", "azure_ai", "grok-3");
+        check("gemini-2.5-pro", "vertex_ai-language-models", "vertex", "gemini-2.5-pro");
+        check("vertex_ai/meta/llama-4", "vertex_ai-llama_models", "vertex", "meta/llama-4");
+        check("x", "google-vertex", "vertex", "x");
+        check("gemini/gemini-2.5-pro", "gemini", "gemini", "gemini-2.5-pro");
+        check("amazon.nova-pro-v1:0", "bedrock_converse", "bedrock", "amazon.nova-pro-v1:0");
+        check("bedrock/us-east-1/anthropic.claude-v2", "bedrock", "bedrock", "us-east-1/anthropic.claude-v2");
+        check("command-r", "cohere_chat", "cohere", "command-r");
+        check("runwayml/gen4", "runwayml", "runway", "gen4");
+        check("fireworks_ai/accounts/a/models/b", "fireworks_ai", "fireworks", "accounts/a/models/b");
+        check("fireworks_ai/nomic", "fireworks_ai-embedding-models", "fireworks", "nomic");
+        // Only the provider's own name comes off, and once.
+        check("groq/openai/gpt-oss-20b", "groq", "groq", "openai/gpt-oss-20b");
+        check("perplexity/perplexity/sonar", "perplexity", "perplexity", "perplexity/sonar");
+        check("openai/gpt-oss-20b", "groq", "groq", "openai/gpt-oss-20b");
+    }
+
+    #[test]
+    fn the_entry_that_spells_its_provider_out_wins() {
+        let bare = r#""x": {"litellm_provider": "vertex_ai-language-models", "input_cost_per_token": 1}"#;
+        let spelled = r#""vertex_ai/x": {"litellm_provider": "vertex_ai", "input_cost_per_token": 2}"#;
+        for text in [format!("{{{bare}, {spelled}}}"), format!("{{{spelled}, {bare}}}")] {
+            let catalog = read(&text).unwrap();
+            assert_eq!(catalog.len(), 1);
+            assert_eq!(catalog.find("vertex", "x").unwrap().standard.input, Some(Rate::new(2_000_000_000_000)));
+        }
+    }
+
+    #[test]
+    fn what_prices_no_tokens_is_left_out() {
+        let check = |text: &str, entries| assert_eq!(read(text).map(|c| c.len()), Ok(entries), "{text}");
+        check("{}", 0);
+        check(r#"{"sample_spec": {"input_cost_per_token": "words"}}"#, 0);
+        check(r#"{"sample_spec": "words"}"#, 0);
+        check(r#"{"fallback_generalizations": {"rules": [{"name": "a", "pattern": "b"}]}}"#, 0);
+        check(r#"{"tts": {"litellm_provider": "openai", "input_cost_per_character": 1.5e-05}}"#, 0);
+        check(r#"{"m": {"litellm_provider": "openai", "input_cost_per_token": null}}"#, 0);
+        check(r#"{"m": {"input_cost_per_token": 0, "litellm_provider": "openai"}}"#, 1);
+        // Charged by the query: as a model with free tokens it would be free altogether.
+        let rerank = r#""litellm_provider": "cohere", "input_cost_per_query": 0.002, "input_cost_per_token": 0"#;
+        check(&format!(r#"{{"rerank": {{{rerank}}}}}"#), 0);
+        check(&format!(r#"{{"rerank": {{{rerank}, "output_cost_per_token": 1}}}}"#), 1);
+        check(r#"{"m": {"provider": "openai", "output_cost_per_token": 1}}"#, 1);
+    }
+
+    #[test]
+    fn faults_name_entry_and_field() {
+        let check = |text: &str, faults: &[&str]| {
+            let found = read(text).map(|catalog| catalog.len()).unwrap_err();
+            assert_eq!(found.len(), faults.len(), "{text}: {found:?}");
+            for (found, wanted) in found.iter().zip(faults) {
+                assert!(found.contains(wanted), "{text}: {found}");
+            }
+        };
+        let model = |fields: &str| format!(r#"{{"m": {{"litellm_provider": "openai", {fields}}}}}"#);
+        check("", &["price table: "]);
+        check("[]", &["expected an object"]);
+        check("{} {}", &["trailing characters"]);
+        check(r#"{"m": 5}"#, &["entry 'm': is not an object"]);
+        check(&model(r#""input_cost_per_token": "1""#), &["entry 'm': input_cost_per_token: "]);
+        check(&model(r#""input_cost_per_token": -1e-06"#), &["input_cost_per_token: '-1e-06' is negative"]);
+        check(&model(r#""input_cost_per_token": true"#), &["input_cost_per_token: 'true' is not a decimal"]);
+        check(&model(r#""output_cost_per_token_flex": {}"#), &["output_cost_per_token_flex: '{}' is not"]);
+        check(&model(r#""input_cost_per_token": 1e99"#), &["entry 'm': input_cost_per_token: "]);
+        check(
+            &model(r#""output_cost_per_token_above_200k_tokens": []"#),
+            &["output_cost_per_token_above_200k_tokens: "],
+        );
+        check(
+            &model(r#""input_cost_per_token": 1, "input_cost_per_token": 2"#),
+            &["input_cost_per_token: is there more"],
+        );
+        check(r#"{"m": {}, "m": {}}"#, &["entry 'm': is there more than once"]);
+        check(r#"{"m": {"input_cost_per_token": 1}}"#, &["entry 'm': litellm_provider: is missing"]);
+        check(r#"{"m": {"input_cost_per_token": 1, "litellm_provider": 5}}"#, &["litellm_provider: is missing"]);
+        check(r#"{"azure/": {"input_cost_per_token": 1, "litellm_provider": "azure"}}"#, &["'azure/': names no model"]);
+        // All of them at once, in the order of the entries.
+        check(
+            r#"{"b": {"litellm_provider": "openai", "output_cost_per_token": "x", "input_cost_per_token": "y"}, "a": []}"#,
+            &["entry 'a'", "entry 'b': input_cost_per_token", "entry 'b': output_cost_per_token"],
+        );
+    }
+
+    #[test]
+    fn tables_and_faults_are_bounded() {
+        let table = |entries: usize, entry: &str| {
+            let entries: Vec<_> = (0..entries).map(|n| format!(r#""{n}":{entry}"#)).collect();
+            read(&format!("{{{}}}", entries.join(","))).map(|catalog| catalog.len())
+        };
+        assert_eq!(table(MEMBERS_MAX, "{}"), Ok(0));
+        assert!(table(MEMBERS_MAX + 1, "{}").unwrap_err()[0].contains("more than 100000"));
+        let faults = table(FAULTS_MAX + 5, "0").unwrap_err();
+        assert_eq!((faults.len(), faults.last().unwrap().as_str()), (FAULTS_MAX + 1, "and 5 more"));
+        let faults = read(&format!(r#"{{"{}": 0}}"#, "x".repeat(10_000))).map(|c| c.len()).unwrap_err();
+        assert!(faults[0].len() < 200);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,200}") {
+            let _ = read(&text);
+        }
+
+        #[test]
+        fn any_entry_is_read_or_refused(
+            key in "(sample_spec|azure/|vertex_ai/x|[a-z/\\\\u0-9]{0,8})",
+            fields in prop::collection::vec((
+                "(in|out)put_cost_per_(audio_|image_)?token(_above_[0-9]{0,22}k_tokens)?(_flex|_batches)?\
+                 |max_input_tokens|litellm_provider",
+                "-?[0-9]{1,45}(\\.[0-9]{1,30})?(e-?[0-9]{1,12})?|\"[a-z.]{0,4}\"|null|\\[\\]|\\{\\}|true",
+            ), 0..8),
+        ) {
+            let fields: Vec<_> = fields.iter().map(|(name, value)| format!(r#""{name}":{value}"#)).collect();
+            let _ = read(&format!(r#"{{"{key}":{{{}}}}}"#, fields.join(",")));
+        }
+
+        #[test]
+        fn a_price_is_what_was_written(picos in any::<u64>()) {
+            let text = format!("{}.{:012}", picos / 1_000_000_000_000, picos % 1_000_000_000_000);
+            let read = only(&format!(r#""input_cost_per_token": {text}"#)).standard.input;
+            prop_assert_eq!(read, Some(Rate::new(picos)));
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What the program receives: checked, typed, complete.
+
+use crate::governance::entity::Provider;
+use crate::governance::pricing::Catalog;
+use crate::governance::secret::Secret;
+use crate::governance::view::Policy;
+use crate::wire::virtual_key::VirtualKeyDraft;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub server: Server,
+    pub admin: Admin,
+    pub store: Store,
+    pub policy: Policy,
+    pub providers: Vec<Arc<Provider>>,
+    pub virtual_keys: Vec<DeclaredKey>,
+    pub catalog: Arc<Catalog>,
+    pub log: Log,
+    /// What was accepted and has no effect, for an operator to read once.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub listen: Vec<SocketAddr>,
+    /// At least one.
+    pub threads: usize,
+    pub tls: Option<Tls>,
+    pub body_bytes_max: u64,
+    pub upgrade_socket: PathBuf,
+    pub grace_period: Duration,
+    /// Zero: an answer nobody waits for is cancelled at once.
+    pub drain_after_disconnect: Duration,
+    /// Whether providers may live at private and loopback addresses.
+    pub private_addresses: bool,
+    pub inflight_per_address_max: Option<u32>,
+    pub requests_per_second_per_address_max: Option<u32>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    pub auth: Auth,
+    /// Absent: one is made at first start.
+    pub token: Option<Secret>,
+    pub metrics_auth: bool,
+    pub show_virtual_keys: Show,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    Token,
+    /// Only on loopback.
+    None,
+}
+
+/// Which answers carry a virtual key's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    Always,
+    /// Only those to create and rotate.
+    Once,
+}
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub path: PathBuf,
+    /// Absent: one is made at first start.
+    pub encryption_key: Option<Secret>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A filter as `tracing` reads it, such as `info` or `tollgate=debug`.
+    pub level: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// A virtual key that the file declares.
+#[derive(Debug, Clone)]
+pub struct DeclaredKey {
+    pub draft: VirtualKeyDraft,
+    /// Of the file's own words, so that an entry which did not change is known.
+    pub hash: String,
+}

@@ -1,0 +1,220 @@
+//! Every mistake is found at once, at its place; every key is documented in `config/full.yaml`.
+
+use super::*;
+use crate::governance::judge::Admission;
+use crate::governance::money::Nanos;
+use crate::governance::pricing::UnknownModel;
+use crate::governance::usage::Usage;
+use proptest::prelude::*;
+
+const MINIMAL: &str = include_str!("../../config/minimal.yaml");
+const FULL: &str = include_str!("../../config/full.yaml");
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "OPENAI_API_KEY" => Some("sk-the-provider-secret".into()),
+        "TOLLGATE_ADMIN_TOKEN" | "TOLLGATE_ENCRYPTION_KEY" => Some("sixteen characters and more".into()),
+        _ => None,
+    }
+}
+
+fn parse(text: &str) -> Result<Settings, Vec<String>> {
+    read(text, "t.yaml", Path::new("/base"), &env).map_err(|faults| faults.iter().map(Fault::to_string).collect())
+}
+
+#[track_caller]
+fn refused(text: &str, expected: &[&str]) {
+    let faults = parse(text).expect_err("the text has faults");
+    assert_eq!(faults, expected, "{text}");
+}
+
+#[test]
+fn the_samples_load() {
+    let minimal = parse(MINIMAL).unwrap();
+    assert_eq!(minimal.warnings, Vec::<String>::new());
+    assert_eq!(minimal.server.listen, ["0.0.0.0:8080".parse().unwrap()]);
+    assert_eq!((minimal.server.body_bytes_max, minimal.policy.admission), (32 << 20, Admission::Remaining));
+    assert!(minimal.policy.enforce_auth && !minimal.policy.allow_by_default);
+    let full = parse(FULL).unwrap();
+    assert_eq!(full.providers.len(), 2);
+    assert_eq!(full.virtual_keys[0].draft.budgets[0].max, Nanos::new(10_000_000_000));
+    assert_eq!(full.store.path, Path::new("/base/data/tollgate.db"));
+}
+
+#[test]
+fn the_full_sample_shows_the_defaults() {
+    let (full, empty) = (parse(FULL).unwrap(), parse("").unwrap());
+    assert_eq!(format!("{:?}", full.server), format!("{:?}", empty.server));
+    assert_eq!(format!("{:?}", full.policy), format!("{:?}", empty.policy));
+    assert_eq!(full.log, empty.log);
+    let (shown, default) = (&full.providers, parse(MINIMAL).unwrap().providers);
+    let openai = shown.iter().find(|provider| &*provider.name == "openai").unwrap();
+    assert_eq!(format!("{:?}", openai.network), format!("{:?}", default[0].network));
+}
+
+#[test]
+fn every_key_is_in_the_full_sample() {
+    let lists = [
+        file::SERVER,
+        file::TLS,
+        file::ADMIN,
+        file::STORE,
+        file::CLIENT,
+        file::GOVERNANCE,
+        file::PRICING,
+        file::LOG,
+        provider::PROVIDER,
+        provider::KEY,
+        provider::NETWORK,
+        provider::CUSTOM,
+    ];
+    for key in lists.into_iter().flatten() {
+        assert!(FULL.contains(&format!("{key}:")), "{key} is missing from config/full.yaml");
+    }
+}
+
+#[test]
+fn all_faults_come_at_once_with_their_places() {
+    refused(
+        "server:\n  listn: [\"0.0.0.0:80\"]\n  threads: many\nadmin:\n  listen: \"0.0.0.0:8081\"\n  auth: none\nlog: { format: xml }\n",
+        &[
+            "t.yaml:2:3: server.listn: unknown key; did you mean 'listen'?",
+            "t.yaml:3:3: server.threads: must be a whole number, not a string",
+            "t.yaml:6:3: admin.auth: 'none' is accepted only on a loopback address, and 0.0.0.0:8081 is reachable by others",
+            "t.yaml:7:8: log.format: 'xml' is none of: json, text",
+        ],
+    );
+    refused("a: [1\nb: 2", &["t.yaml:2:2: illegal placement of ':' indicator"]);
+    refused("server: 5\n", &["t.yaml:1:1: server: must be an object, not a number"]);
+    refused("- a\n", &["t.yaml:1:1: must be an object, not an array"]);
+    refused(
+        "log: {level: info}\nlog: {level: warn}\n",
+        &["t.yaml:2:1: duplicate mapping key: log, set DuplicateKeyPolicy in Options if acceptable"],
+    );
+}
+
+#[test]
+fn settings_are_checked() {
+    let check = |text: &str, expected: &str| refused(text, &[expected]);
+    check(
+        "server: { listen: [\"8080\"] }",
+        "t.yaml:1:20: server.listen[0]: '8080' is no address with a port (examples: 0.0.0.0:8080, [::]:8080)",
+    );
+    check(
+        "server: { max_request_body: 3 lumps }",
+        "t.yaml:1:11: server.max_request_body: is no size (examples: 32MiB, 500KB, 1048576)",
+    );
+    check(
+        "server: { grace_period: soon }",
+        "t.yaml:1:11: server.grace_period: 'soon' is no duration (examples: 500ms, 30s, 5m, 24h)",
+    );
+    check("store: { encryption_key: short }", "t.yaml:1:10: store.encryption_key: must have 16 characters or more");
+    check(
+        "store: { encryption_key: env.NOT_THERE }",
+        "t.yaml:1:10: store.encryption_key: environment variable NOT_THERE is not set",
+    );
+    check(
+        "governance: { admission: never_exceed }",
+        "t.yaml:1:15: governance.admission: 'never_exceed' is not available in this version; use 'remaining'",
+    );
+    check(
+        "governance: { teams: [{ name: a }] }",
+        "t.yaml:1:15: governance.teams: is not available in this version: limits stand on virtual keys and their provider configs",
+    );
+    check(
+        "pricing: { catalog: \"https://x/y.json\" }",
+        "t.yaml:1:12: pricing.catalog: a URL is not available in this version; use 'builtin' or a file",
+    );
+    check(
+        "governance:\n  virtual_keys:\n    - name: a\n      budget: { max_limit: 0, reset_duration: 1d }",
+        "t.yaml:4:17: governance.virtual_keys[0].budget.max_limit: budget max limit cannot be negative or zero: 0.00",
+    );
+}
+
+#[test]
+fn providers_are_checked() {
+    let check = |text: &str, expected: &[&str]| refused(&format!("providers:\n  {text}\n"), expected);
+    check(
+        "anthropic: {}",
+        &[
+            "t.yaml:2:3: providers.anthropic: provider 'anthropic' is not served by this version; 'openai' is, and any provider that speaks like it through custom_provider_config",
+            "t.yaml:2:3: providers.anthropic.network_config.base_url: is required: where is 'anthropic'?",
+        ],
+    );
+    check("openai: { keys: [{ name: a }] }", &["t.yaml:2:20: providers.openai.keys[0].value: is required"]);
+    check(
+        "openai: { keys: [{ name: a, value: x }], network_config: { base_url: \"http://u:p@h\" } }",
+        &["t.yaml:2:62: providers.openai.network_config.base_url: must not carry a user or password"],
+    );
+    check(
+        "openai: { network_config: { extra_headers: { Authorization: \"Bearer x\" } } }",
+        &[
+            "t.yaml:2:48: providers.openai.network_config.extra_headers.Authorization: cannot be set here: it carries a credential or belongs to the connection",
+        ],
+    );
+    check(
+        "mine: { custom_provider_config: { base_provider_type: anthropic }, network_config: { base_url: \"http://h\" } }",
+        &[
+            "t.yaml:2:37: providers.mine.custom_provider_config.base_provider_type: 'anthropic' is not served by this version; 'openai' is",
+        ],
+    );
+}
+
+#[test]
+fn a_bifrost_file_loads_as_it_stands() {
+    let settings = parse(
+        r#"{"$schema": "x", "encryption_key": "y", "config_store": {"enabled": true},
+            "client": {"drop_excess_requests": false, "enforce_auth_on_inference": false, "allowed_origins": []},
+            "auth_config": {"admin_username": "a", "admin_password": "b", "is_enabled": false},
+            "providers": {"openai": {"keys": [{"name": "k", "value": {"value": "sk-1", "env_var": "", "from_env": false},
+              "models": ["gpt-4o"], "weight": 0.5}], "network_config": {"max_retries": 2}}}}"#,
+    )
+    .unwrap();
+    assert!(!settings.policy.enforce_auth);
+    assert_eq!(settings.providers[0].keys[0].value.expose(), "sk-1");
+    assert_eq!(
+        settings.warnings,
+        [
+            "these sections have no meaning here and are ignored: $schema, encryption_key, config_store",
+            "client: these settings have no meaning here: drop_excess_requests",
+        ]
+    );
+}
+
+#[test]
+fn models_without_a_price_get_what_the_file_says() {
+    let policy = |text: &str| parse(text).unwrap().policy.unknown_model;
+    assert_eq!(policy(""), UnknownModel::Refuse);
+    assert_eq!(policy("pricing: { unknown_model: free }"), UnknownModel::Free);
+    let UnknownModel::Priced(price) =
+        policy("pricing: { unknown_model: { input_cost_per_token: 0.000001, output_cost_per_token: 2e-6 } }")
+    else {
+        panic!("prices were given")
+    };
+    assert_eq!(price.cost(&Usage { input: 10, output: 10, ..Usage::default() }), Nanos::new(30_000));
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let full = parse(FULL).unwrap();
+    let shown = format!("{full:?}");
+    assert!(!shown.contains("sk-the-provider-secret") && !shown.contains("sixteen"), "{shown}");
+    let text = "providers:\n  openai: { keys: [{ name: a, value: sk-very-secret, modls: [] }] }\nadmin: { token: hush-hush }\n";
+    let faults = parse(text).unwrap_err().join("\n");
+    assert!(!faults.contains("sk-very") && !faults.contains("hush"), "{faults}");
+}
+
+#[test]
+fn an_entry_is_known_by_its_own_words() {
+    let hash =
+        |text: &str| parse(&format!("governance: {{ virtual_keys: [{text}] }}")).unwrap().virtual_keys[0].hash.clone();
+    assert_eq!(hash("{ name: a, is_active: true }"), hash("{ is_active: true, name: a }"));
+    assert_ne!(hash("{ name: a, is_active: true }"), hash("{ name: a, is_active: false }"));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "[a-z:\\-\\[\\]{}&*!|> \n\"'0-9#,.]{0,120}") {
+        let _ = parse(&text);
+    }
+}
