@@ -1,5 +1,8 @@
 //! Tollgate: a reverse proxy in front of LLM providers that decides who may spend what.
 
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod governance;
 pub mod provider;

@@ -70,7 +70,9 @@ impl App {
                 let begun = stopwatch();
                 let closing = if stop == Stop::HandOver { Duration::from_secs(6) } else { Duration::from_millis(300) };
                 std::thread::sleep(closing);
-                while !(is_idle(&open_requests) && state.outbox().open_holds() <= 0) && since(begun) < closing + grace_period {
+                while !(is_idle(&open_requests) && state.outbox().open_holds() <= 0)
+                    && since(begun) < closing + grace_period
+                {
                     std::thread::sleep(Duration::from_millis(50));
                 }
                 if is_idle(&open_requests) {

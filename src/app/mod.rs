@@ -7,10 +7,9 @@ mod reload;
 pub use lifecycle::{Running, Stop};
 pub use reload::{ReloadOutcome, Reloader};
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, ShowVirtualKeys};
 use crate::config::{Auth, Settings, Show};
 use crate::governance::secret::Secret;
-use crate::governance::view::Declared;
 use crate::proxy::{Gateway, Options};
 use crate::state::State;
 use crate::state::clock::Clock;
@@ -28,7 +27,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Holds and unwritten entries together. At ten thousand calls a second, some seconds of a disk that
 /// does not answer.
@@ -58,7 +59,7 @@ pub struct App {
     state: Arc<State>,
     reloader: Arc<Reloader>,
     writer: Writer,
-    admin: admin::Server,
+    admin: AdminThread,
     server: Server,
     open_requests: Arc<AtomicI64>,
     listen: Vec<SocketAddr>,
@@ -83,7 +84,8 @@ impl App {
         let store = Arc::new(Store::open(&settings.store.path, &encryption_key)?);
         let metrics = Metrics::new();
         let state = Arc::new(State::new(Clock::System, store.hasher(), OUTBOX_PLACES));
-        let reloader = Arc::new(Reloader::new(start.config_path.clone(), Arc::clone(&state), Arc::clone(&store), metrics.clone()));
+        let reloader =
+            Arc::new(Reloader::new(start.config_path.clone(), Arc::clone(&state), Arc::clone(&store), metrics.clone()));
         reloader.apply_first(&settings)?;
         let listen = settings.server.listen.clone();
         if !start.upgrade {
@@ -101,19 +103,18 @@ impl App {
         let server = server(&settings, gateway, start.upgrade)?;
         let writer = Writer::start(Arc::clone(state.outbox()), store.ledger()?, metrics.clone(), state.clock.clone())
             .map_err(|source| StartError::Thread { what: "the ledger's writer", source })?;
-        let handle = Admin::new(admin::Parts {
-            state: Arc::clone(&state),
-            store: Arc::clone(&store),
-            metrics,
-            ledger: writer.health(),
-            reload: reloader.status(),
-            token: admin_token(&settings, &data_dir)?,
+        let admin_settings = admin::Settings {
+            auth: admin_auth(&settings, &data_dir)?,
             metrics_auth: settings.admin.metrics_auth,
-            show_virtual_keys: settings.admin.show_virtual_keys == Show::Always,
-        });
+            show_virtual_keys: match settings.admin.show_virtual_keys {
+                Show::Always => ShowVirtualKeys::Always,
+                Show::Once => ShowVirtualKeys::Once,
+            },
+        };
+        let handle = Admin::new(Arc::clone(&state), store, metrics, writer.health(), admin_settings);
+        reloader.tell(handle.clone());
         let (listener, admin_address) = bind_admin(settings.admin.listen)?;
-        let admin = admin::serve(listener, admin::router(handle))
-            .map_err(|source| StartError::Thread { what: "the admin listener", source })?;
+        let admin = AdminThread::start(listener, handle)?;
         let grace_period = settings.server.grace_period;
         Ok(App { state, reloader, writer, admin, server, open_requests, listen, admin_address, grace_period })
     }
@@ -135,19 +136,46 @@ fn encryption_key(settings: &Settings, data_dir: &std::path::Path) -> Result<Sec
     Ok(file.secret)
 }
 
-/// The token that administrators show; none where `admin.auth` is `none`.
-fn admin_token(settings: &Settings, data_dir: &std::path::Path) -> Result<Option<Secret>, StartError> {
+/// What administrators show: a token, unless the operator wants none on a loopback address.
+fn admin_auth(settings: &Settings, data_dir: &std::path::Path) -> Result<admin::Auth, StartError> {
     if settings.admin.auth == Auth::None {
-        return Ok(None);
+        return Ok(admin::Auth::None);
     }
     if let Some(token) = &settings.admin.token {
-        return Ok(Some(token.clone()));
+        return Ok(admin::Auth::Token(token.clone()));
     }
     let file = key_file::admin_token(data_dir)?;
     if file.created {
         tracing::info!(path = %file.path.display(), "made an admin token");
     }
-    Ok(Some(file.secret))
+    Ok(admin::Auth::Token(file.secret))
+}
+
+/// The admin listener on its own thread and runtime.
+struct AdminThread {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl AdminThread {
+    fn start(listener: TcpListener, handle: Admin) -> Result<AdminThread, StartError> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async move {
+            let _ = stopped.await;
+        };
+        let thread = admin::serve(listener, admin::router(handle), shutdown)
+            .map_err(|source| StartError::Thread { what: "the admin listener", source })?;
+        Ok(AdminThread { stop, thread })
+    }
+
+    fn stop(self) {
+        let _ = self.stop.send(());
+        match self.thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the admin listener ended badly"),
+            Err(_) => tracing::error!("the admin listener panicked"),
+        }
+    }
 }
 
 fn server(settings: &Settings, gateway: Gateway, upgrade: bool) -> Result<Server, StartError> {
@@ -161,9 +189,10 @@ fn server(settings: &Settings, gateway: Gateway, upgrade: bool) -> Result<Server
     };
     let mut server = Server::new_with_opt_and_conf(Opt { upgrade, ..Opt::default() }, conf);
     server.bootstrap();
-    let options = HttpServerOptions::default();
-    let options = HttpServerOptions { h2c: true, ..options };
-    let mut service = ProxyServiceBuilder::new(&server.configuration, gateway).name("proxy").server_options(options).build();
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    let mut service =
+        ProxyServiceBuilder::new(&server.configuration, gateway).name("proxy").server_options(options).build();
     for address in &settings.server.listen {
         match &settings.server.tls {
             None => service.add_tcp(&address.to_string()),
@@ -176,12 +205,14 @@ fn server(settings: &Settings, gateway: Gateway, upgrade: bool) -> Result<Server
 
 fn tls_settings(tls: &crate::config::Tls) -> Result<TlsSettings, StartError> {
     for (path, key) in [(&tls.cert, "server.tls.cert"), (&tls.key, "server.tls.key")] {
-        let failed = |error: io::Error| StartError::Tls { what: path.display().to_string(), key, reason: error.to_string() };
+        let failed =
+            |error: io::Error| StartError::Tls { what: path.display().to_string(), key, reason: error.to_string() };
         std::fs::File::open(path).map_err(failed)?;
     }
     let (cert, key) = (tls.cert.display().to_string(), tls.key.display().to_string());
     let settings = TlsSettings::intermediate(&cert, &key);
-    let mut settings = settings.map_err(|error| StartError::Tls { what: cert, key: "server.tls", reason: error.to_string() })?;
+    let mut settings =
+        settings.map_err(|error| StartError::Tls { what: cert, key: "server.tls", reason: error.to_string() })?;
     settings.enable_h2();
     Ok(settings)
 }

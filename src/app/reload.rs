@@ -3,11 +3,13 @@
 //! Invariant: what cannot be applied whole changes nothing.
 
 use super::StartError;
+use crate::admin::Admin;
 use crate::config::{self, Fault, Settings};
 use crate::governance::view::Declared;
 use crate::state::State;
 use crate::store::{Store, StoreError};
-use crate::telemetry::{Metrics, ReloadStatus};
+use crate::telemetry::Metrics;
+use once_cell::sync::OnceCell;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +19,8 @@ pub struct Reloader {
     state: Arc<State>,
     store: Arc<Store>,
     metrics: Metrics,
-    status: Arc<ReloadStatus>,
+    /// Told how each reload went, for its readiness page.
+    admin: OnceCell<Admin>,
     /// What can only change by a restart, as it was at the start.
     fixed: Mutex<Option<Fixed>>,
 }
@@ -44,19 +47,34 @@ impl Fixed {
 /// What a reload did.
 #[derive(Debug)]
 pub enum ReloadOutcome {
-    Applied { created: Vec<String>, updated: Vec<String>, needs_restart: Vec<&'static str>, warnings: Vec<String> },
+    Applied {
+        created: Vec<String>,
+        updated: Vec<String>,
+        needs_restart: Vec<&'static str>,
+        warnings: Vec<String>,
+    },
     /// Nothing changed; each line says why.
     Refused(Vec<String>),
 }
 
 impl Reloader {
     pub(super) fn new(path: Option<PathBuf>, state: Arc<State>, store: Arc<Store>, metrics: Metrics) -> Reloader {
-        Reloader { path, state, store, metrics, status: Arc::default(), fixed: Mutex::default() }
+        Reloader { path, state, store, metrics, admin: OnceCell::new(), fixed: Mutex::default() }
     }
 
-    /// Shared with whoever reports readiness.
-    pub(super) fn status(&self) -> Arc<ReloadStatus> {
-        Arc::clone(&self.status)
+    /// Whom to tell how reloads went.
+    pub(super) fn tell(&self, admin: Admin) {
+        // Set once, by the only caller.
+        let _ = self.admin.set(admin);
+    }
+
+    fn note(&self, outcome: Result<(), String>) {
+        let word = if outcome.is_ok() { "applied" } else { "refused" };
+        self.metrics.reloads.with_label_values(&[word]).inc();
+        self.metrics.reload_good.set(i64::from(outcome.is_ok()));
+        if let Some(admin) = self.admin.get() {
+            admin.reloaded(outcome);
+        }
     }
 
     /// The first view of this process.
@@ -72,18 +90,17 @@ impl Reloader {
             ReloadOutcome::Applied { created, updated, needs_restart, warnings } => {
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 if !needs_restart.is_empty() {
-                    tracing::warn!(sections = needs_restart.join(", "), "these sections changed; they take effect with a restart");
+                    tracing::warn!(
+                        sections = needs_restart.join(", "),
+                        "these sections changed; they take effect with a restart"
+                    );
                 }
                 tracing::info!(created = created.len(), updated = updated.len(), "configuration reloaded");
-                self.metrics.reloads.with_label_values(&["applied"]).inc();
-                self.metrics.reload_good.set(1);
-                self.status.good();
+                self.note(Ok(()));
             }
             ReloadOutcome::Refused(reasons) => {
                 reasons.iter().for_each(|reason| tracing::error!("configuration not reloaded: {reason}"));
-                self.metrics.reloads.with_label_values(&["refused"]).inc();
-                self.metrics.reload_good.set(0);
-                self.status.refused(reasons.first().cloned().unwrap_or_default());
+                self.note(Err(reasons.first().cloned().unwrap_or_default()));
             }
         }
         outcome
@@ -112,8 +129,9 @@ impl Reloader {
     fn apply(&self, settings: &Settings) -> Result<crate::store::ApplyReport, StoreError> {
         let now = self.state.clock.now();
         let opening = self.store.balances()?;
-        self.state.change(&opening, |declared: &mut Declared| {
-            let report = self.store.apply_declared(&settings.virtual_keys, now)?;
+        let keys = settings.virtual_keys.iter().map(|key| (key.draft.clone(), key.hash.clone())).collect();
+        let report = self.state.change(&opening, |declared: &mut Declared| {
+            let report = self.store.reconcile(keys, now)?;
             declared.policy = settings.policy.clone();
             declared.catalog = Arc::clone(&settings.catalog);
             declared.providers =
@@ -121,15 +139,20 @@ impl Reloader {
             let keys = self.store.virtual_keys()?;
             declared.virtual_keys =
                 keys.into_iter().map(|(digest, key)| (Arc::clone(&key.id), (digest, Arc::new(key)))).collect();
-            Ok(report)
-        })
+            Ok::<_, StoreError>(report)
+        })?;
+        report.restarts.iter().for_each(|restart| self.state.restart(&restart.key, restart.at));
+        Ok(report)
     }
 
     fn changed_for_restart(&self, settings: &Settings) -> Vec<&'static str> {
         let fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
         let (Some(before), after) = (fixed.as_ref(), Fixed::of(settings)) else { return Vec::new() };
-        let sections =
-            [("server", before.server != after.server), ("admin", before.admin != after.admin), ("store", before.store != after.store)];
+        let sections = [
+            ("server", before.server != after.server),
+            ("admin", before.admin != after.admin),
+            ("store", before.store != after.store),
+        ];
         sections.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
     }
 }

@@ -52,7 +52,11 @@ async fn chat(body: Bytes) -> Response {
 
 /// About a token for four bytes, as models count.
 fn usage(chat: &Chat) -> Value {
-    let prompt = chat.messages.iter().map(|message| message["content"].as_str().unwrap_or_default().len() / 4 + 4).sum::<usize>();
+    let prompt = chat
+        .messages
+        .iter()
+        .map(|message| message["content"].as_str().unwrap_or_default().len() / 4 + 4)
+        .sum::<usize>();
     let completion = ANSWER.len() / 4;
     json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion})
 }
@@ -74,7 +78,9 @@ fn streamed(chat: &Chat, usage: &Value) -> Response {
         });
         format!("data: {chunk}\n\n")
     };
-    let delta = |delta: Value, finish: Value| chunk(json!([{"index": 0, "delta": delta, "finish_reason": finish}]), Value::Null);
+    let delta = |delta: Value, finish: Value| {
+        chunk(json!([{"index": 0, "delta": delta, "finish_reason": finish}]), Value::Null)
+    };
     let mut events: Vec<String> =
         ANSWER.split_inclusive(' ').map(|word| delta(json!({"content": word}), Value::Null)).collect();
     events.push(delta(json!({}), json!("stop")));

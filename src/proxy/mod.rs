@@ -21,7 +21,7 @@ use crate::state::clock::since;
 use crate::state::outbox::ChargeId;
 use crate::state::{Snapshot, State};
 use crate::telemetry::Metrics;
-use crate::wire::show;
+use crate::wire::{credential, show};
 use async_trait::async_trait;
 use call::Ask;
 use dial::Dialer;
@@ -33,6 +33,7 @@ use pingora::connectors::ConnectorOptions;
 use pingora::proxy::{ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use respond::About;
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -171,9 +172,15 @@ impl Gateway {
 
     /// The caller's own limits. An inactive key may ask, too.
     async fn quota(&self, session: &mut Session, x: &mut Exchange, snapshot: &Snapshot) -> Result<(), Halt> {
-        let (status, body) = (501, Vec::new());
-        let _ = snapshot;
-        self.say(session, x, status, body).await
+        let presented = credential::virtual_key(&session.req_header().headers);
+        let found = presented.map(|value| value.map(|value| snapshot.view.caller(&self.state.hasher.digest(value))));
+        let (status, body) = match found {
+            Ok(Some(Some(caller))) => (200, show::quota(caller, &|limit| snapshot.tally(limit, x.arrived))),
+            Ok(Some(None)) => (401, json!({"error": Refusal::VirtualKeyNotFound { enforced: true }.to_string()})),
+            Ok(None) => (401, json!({"error": Refusal::VirtualKeyRequired.to_string()})),
+            Err(_) => (401, json!({"error": Refusal::VirtualKeyAmbiguous.to_string()})),
+        };
+        self.say(session, x, status, body.to_string().into_bytes()).await
     }
 
     async fn say(&self, session: &mut Session, x: &mut Exchange, status: u16, body: Vec<u8>) -> Result<(), Halt> {

@@ -7,7 +7,7 @@ pub mod key_file;
 mod seal;
 mod sqlite;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod writer;
 
 use crate::governance::view::LimitKey;

@@ -14,6 +14,8 @@ use crate::state::hold::Spend;
 use crate::state::outbox::{CallTag, Ending};
 use crate::state::{Ask, State};
 use crate::telemetry::Metrics;
+use crate::wire::faults::Faults;
+use crate::wire::virtual_key::{Known, VirtualKeyDraft};
 use rusqlite::Connection;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -460,7 +462,7 @@ fn only_the_owner_can_read_the_files() {
 fn until(what: &str, done: impl Fn() -> bool) {
     let start = stopwatch();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "never came: {what}");
+        assert!(crate::state::clock::since(start) < Duration::from_secs(20), "never came: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -505,4 +507,71 @@ fn a_writer_that_cannot_flush_says_so() {
     let left = writer.stop(Duration::from_millis(50)).unwrap_err();
     assert_eq!(left.unwritten, 600);
     assert!(left.reason.contains("locked"), "{left}");
+}
+
+fn draft(body: serde_json::Value) -> VirtualKeyDraft {
+    let known = Known { provider: &|_| true, provider_key: &|_, _| true };
+    let mut faults = Faults::default();
+    let draft = VirtualKeyDraft::read(&body, &known, &mut faults);
+    assert!(faults.is_empty(), "{faults}");
+    draft.unwrap()
+}
+
+#[test]
+fn the_file_is_applied_when_its_own_entry_changed() {
+    let house = House::new();
+    house.add("api", "made by the api");
+    let apply = |body: serde_json::Value, hash: &str| {
+        let report = house.store.reconcile(vec![(draft(body), hash.to_owned())], at(NOW)).unwrap();
+        let keys = house.store.virtual_keys().unwrap();
+        assert_eq!(keys.len(), 2);
+        (report, keys.into_iter().find(|(_, key)| &*key.id != "api").unwrap())
+    };
+    let body = |max: i64, more: &str| {
+        serde_json::json!({"name": "ci", "description": more,
+            "budgets": [{"max_limit": max, "reset_duration": "1d"}, {"max_limit": 1, "reset_duration": "1h"}],
+            "provider_configs": [{"provider": "openai", "allowed_models": ["*"], "key_ids": ["*"],
+                "budget": {"max_limit": 3, "reset_duration": "1d"}}]})
+    };
+    let (report, (digest, first)) = apply(body(10, ""), "h1");
+    assert_eq!((report.created, report.updated.len(), report.kept), (vec!["ci".to_owned()], 0, 0));
+    let value = |id: &str| house.store.virtual_key_values([id]).unwrap()[id].expose().to_owned();
+    let made = value(&first.id);
+    assert!(made.starts_with("sk-bf-"));
+    // An edit through the API stays until the file's entry changes.
+    let mut edited = first.clone();
+    edited.description = "edited".into();
+    house.store.update_virtual_key(&mut edited, &[]).unwrap();
+    let (report, (_, kept)) = apply(body(10, ""), "h1");
+    assert_eq!((report.kept, &*kept.description), (1, "edited"));
+    let (report, (same, changed)) = apply(body(20, "by the file"), "h2");
+    assert_eq!((report.updated, &*changed.description), (vec!["ci".to_owned()], "by the file"));
+    let ids = |key: &VirtualKey| -> Vec<Arc<str>> { key.all_budgets().map(|budget| Arc::clone(&budget.id)).collect() };
+    assert_eq!((same, ids(&changed), &changed.id), (digest, ids(&first), &first.id));
+    assert_eq!(changed.provider_configs[0].id, first.provider_configs[0].id);
+    assert_eq!(changed.budgets[1].max, Nanos::new(20_000_000_000));
+    // The value stays unless the file brings one.
+    assert_eq!(value(&first.id), made);
+    let mut own = body(20, "");
+    own["value"] = "sk-bf-own".into();
+    own["id"] = (*first.id).into();
+    own["name"] = "renamed".into();
+    own["budgets"][0]["calendar_aligned"] = true.into();
+    let (report, (digest, renamed)) = apply(own, "h3");
+    assert_eq!((value(&first.id), digest), ("sk-bf-own".to_owned(), house.store.hasher().digest(b"sk-bf-own")));
+    assert_eq!((&*renamed.name, ids(&renamed)), ("renamed", ids(&first)));
+    let restarted = LimitKey { id: Arc::clone(&first.budgets[1].id), measure: Measure::Money };
+    assert_eq!(report.restarts, [Restart { key: restarted, at: at(NOW) }]);
+}
+
+#[test]
+fn a_file_that_clashes_changes_nothing() {
+    let house = House::new();
+    house.add("1", "one");
+    let fresh = draft(serde_json::json!({"name": "fresh"}));
+    let clash = draft(serde_json::json!({"name": "other", "value": "sk-bf-one"}));
+    let declared = vec![(fresh, "a".to_owned()), (clash, "b".to_owned())];
+    let error = house.store.reconcile(declared, at(NOW)).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::ValueTaken);
+    assert_eq!(house.store.virtual_keys().unwrap().len(), 1);
 }

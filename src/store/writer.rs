@@ -23,8 +23,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The writer's thread.
 #[derive(Debug)]
 pub struct Writer {
-    thread: JoinHandle<usize>,
+    thread: JoinHandle<()>,
     stop: Sender<Instant>,
+    outbox: Arc<Outbox>,
     health: Arc<Health>,
 }
 
@@ -70,9 +71,10 @@ impl Writer {
     pub fn start(outbox: Arc<Outbox>, ledger: Box<dyn Ledger>, metrics: Metrics, clock: Clock) -> io::Result<Writer> {
         let health = Arc::new(Health::default());
         let (stop, stopped) = channel();
-        let pen = Pen { outbox, ledger, metrics, clock, health: Arc::clone(&health), batch: Vec::new() };
+        let pen =
+            Pen { outbox: Arc::clone(&outbox), ledger, metrics, clock, health: Arc::clone(&health), batch: Vec::new() };
         let thread = std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || pen.run(&stopped))?;
-        Ok(Writer { thread, stop, health })
+        Ok(Writer { thread, stop, outbox, health })
     }
 
     pub fn health(&self) -> Arc<Health> {
@@ -84,8 +86,9 @@ impl Writer {
     pub fn stop(self, patience: Duration) -> Result<(), NotFlushed> {
         // A thread that is gone already is told apart by joining it.
         let _ = self.stop.send(stopwatch() + patience);
-        let unwritten = self.thread.join().unwrap_or(usize::MAX);
-        if unwritten == 0 {
+        let broke = self.thread.join().is_err();
+        let unwritten = self.outbox.unwritten();
+        if unwritten == 0 && !broke {
             return Ok(());
         }
         let reason = self.health.failing().map_or_else(|| "the writer broke".to_owned(), |failing| failing.error);
@@ -105,8 +108,8 @@ struct Pen {
 }
 
 impl Pen {
-    /// Runs until it is told to stop; returns how many entries are left unwritten.
-    fn run(mut self, stop: &Receiver<Instant>) -> usize {
+    /// Runs until it is told to stop, and then until all is written or its time is up.
+    fn run(mut self, stop: &Receiver<Instant>) {
         let mut pause = INTERVAL;
         let mut deadline = None;
         loop {
@@ -126,7 +129,7 @@ impl Pen {
             if let Some(deadline) = deadline
                 && (wrote || stopwatch() >= deadline)
             {
-                return self.outbox.unwritten();
+                return;
             }
         }
     }

@@ -19,7 +19,8 @@ pub fn virtual_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Ambiguous> {
     if found.all(|other| other == first) { Ok(Some(first)) } else { Err(Ambiguous) }
 }
 
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+/// The token of an `Authorization` value; the scheme is read without regard to case.
+pub fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked("bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }

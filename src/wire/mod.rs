@@ -7,3 +7,4 @@ pub mod faults;
 pub mod read;
 pub mod show;
 pub mod virtual_key;
+pub mod virtual_key_update;

@@ -1,6 +1,10 @@
 //! Answers of the contract.
 
+mod virtual_key;
+
 use serde_json::{Value, json};
+
+pub use virtual_key::{Live, Shown, budget, dollars, quota, rate_limit, virtual_key};
 
 /// The list of models, as OpenAI writes it.
 pub fn models(ids: &[String]) -> Vec<u8> {

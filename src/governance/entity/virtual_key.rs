@@ -32,6 +32,19 @@ pub struct VirtualKey {
     pub updated_at: Timestamp,
 }
 
+impl VirtualKey {
+    /// Its own budgets, and those of its provider configs.
+    pub fn all_budgets(&self) -> impl Iterator<Item = &Budget> {
+        self.budgets.iter().chain(self.provider_configs.iter().flat_map(|config| &config.budgets))
+    }
+
+    /// Budgets that follow the calendar now and did not in `old`: that starts their usage from nothing.
+    pub fn budgets_turned_to_calendar<'a>(&'a self, old: &'a VirtualKey) -> impl Iterator<Item = &'a Budget> {
+        let rolling = |id: &Arc<str>| old.all_budgets().any(|was| was.id == *id && !was.window.is_aligned());
+        self.all_budgets().filter(move |budget| budget.window.is_aligned() && rolling(&budget.id))
+    }
+}
+
 /// What a virtual key may use of one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderConfig {

@@ -63,7 +63,7 @@ pub(super) fn insert(
     value: &Secret,
 ) -> Result<Digest, StoreError> {
     let digest = sealer.hasher().digest(value.expose().as_bytes());
-    if exists(db, "SELECT 1 FROM virtual_keys WHERE id = ?1", &*key.id)? {
+    if exists(db, "SELECT 1 FROM virtual_keys WHERE id = ?1", &key.id)? {
         return Err(StoreError::new(StoreErrorKind::IdTaken, format!("virtual key id '{}' is taken", key.id)));
     }
     refuse_taken_name(db, key)?;

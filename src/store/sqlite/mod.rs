@@ -16,6 +16,7 @@ use crate::governance::time::Timestamp;
 use crate::governance::view::{Digest, LimitKey};
 use crate::state::Balance;
 use crate::state::digest::KeyHasher;
+use crate::wire::virtual_key::VirtualKeyDraft;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use schema::Found;
 use std::collections::HashMap;
@@ -125,6 +126,17 @@ impl Store {
     /// Deletes a virtual key with all that belongs to it; its ledger entries stay. False if there is none.
     pub fn delete_virtual_key(&self, id: &str) -> Result<bool, StoreError> {
         self.write("delete the virtual key", |tx| entities::delete(tx, id))
+    }
+
+    /// Applies what the config file declares, each object with the hash of its text, in one transaction. An
+    /// object is applied when its hash is not the one it was last applied with; what the file does not name
+    /// is left alone. Limits that can be told to be the same keep what was spent.
+    pub fn reconcile(
+        &self,
+        declared: Vec<(VirtualKeyDraft, String)>,
+        now: Timestamp,
+    ) -> Result<ApplyReport, StoreError> {
+        self.write("apply the config file's virtual keys", |tx| reconcile::apply(tx, &self.sealer, declared, now))
     }
 
     /// The values of virtual keys, for answers to administrators. Unknown ids are left out.

@@ -1,0 +1,133 @@
+//! Who may use the API: the holder of the admin token.
+//!
+//! Without a token (loopback only) a browser is the one stranger who can get here, sent by some page; so then
+//! both host and origin must be this machine.
+
+use super::Admin;
+use super::error::ApiError;
+use crate::governance::secret::Secret;
+use crate::governance::view::Digest;
+use crate::state::digest::KeyHasher;
+use crate::wire::credential::bearer;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, HOST, LOCATION, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+/// How administrators prove themselves.
+#[derive(Debug)]
+pub enum Auth {
+    Token(Secret),
+    /// Accepted only while the listener is bound to loopback, which is checked where it is bound.
+    None,
+}
+
+/// The same, ready to compare: a keyed digest, whose comparison tells nothing about the token.
+#[derive(Debug)]
+pub(super) enum Guard {
+    Token(Digest),
+    None,
+}
+
+impl Guard {
+    pub(super) fn new(auth: &Auth, hasher: &KeyHasher) -> Guard {
+        match auth {
+            Auth::Token(token) => Guard::Token(hasher.digest(token.expose().as_bytes())),
+            Auth::None => Guard::None,
+        }
+    }
+
+    fn check(&self, hasher: &KeyHasher, headers: &HeaderMap) -> Result<(), ApiError> {
+        match self {
+            Guard::Token(expected) => {
+                let presented = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+                match presented {
+                    Some(token) if hasher.digest(token) == *expected => Ok(()),
+                    Some(_) => Err(ApiError::new(StatusCode::UNAUTHORIZED, "The admin token is wrong")),
+                    None => {
+                        let message = "The admin API wants the header 'Authorization: Bearer <admin token>'";
+                        Err(ApiError::new(StatusCode::UNAUTHORIZED, message))
+                    }
+                }
+            }
+            Guard::None => {
+                let local = |name| headers.get(name).is_none_or(|value| is_this_machine(value.as_bytes()));
+                if local(HOST) && local(ORIGIN) {
+                    return Ok(());
+                }
+                let message = "Without an admin token the API serves requests from and to this machine only";
+                Err(ApiError::new(StatusCode::FORBIDDEN, message))
+            }
+        }
+    }
+}
+
+/// Before every handler: the path without its trailing slash, then the token, unless the page is open.
+pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    if let Some(location) = without_trailing_slash(request.uri().path(), request.uri().query()) {
+        return (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)]).into_response();
+    }
+    if !is_open(&admin, request.uri().path())
+        && let Err(refused) = admin.guard.check(&admin.state.hasher, request.headers())
+    {
+        return refused.into_response();
+    }
+    next.run(request).await
+}
+
+fn is_open(admin: &Admin, path: &str) -> bool {
+    match path {
+        "/" | "/healthz" | "/readyz" | super::QUOTA_PATH => true,
+        "/metrics" => !admin.settings.metrics_auth,
+        _ => false,
+    }
+}
+
+/// Where a path with a trailing slash goes. Never to another host, which `//host/` would name.
+fn without_trailing_slash(path: &str, query: Option<&str>) -> Option<String> {
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() == path.len() || trimmed.is_empty() {
+        return None;
+    }
+    let query = query.map_or_else(String::new, |query| format!("?{query}"));
+    Some(format!("/{}{query}", trimmed.trim_start_matches(['/', '\\'])))
+}
+
+/// Whether a `Host` or `Origin` names the loopback interface.
+fn is_this_machine(value: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(value).to_ascii_lowercase();
+    let host = text.split_once("://").map_or(&*text, |(_, rest)| rest);
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(""),
+        None => host.split(':').next().unwrap_or(""),
+    };
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trailing_slash_goes() {
+        let check = |path, query, to: Option<&str>| assert_eq!(without_trailing_slash(path, query).as_deref(), to);
+        check("/", None, None);
+        check("/api/x", None, None);
+        check("/api/x/", None, Some("/api/x"));
+        check("/api/x//", Some("a=1"), Some("/api/x?a=1"));
+        check("//evil.example/", None, Some("/evil.example"));
+    }
+
+    #[test]
+    fn only_loopback_is_this_machine() {
+        for local in
+            ["localhost", "localhost:8081", "127.0.0.1:8081", "http://127.0.0.1", "[::1]:8081", "http://LOCALHOST:3"]
+        {
+            assert!(is_this_machine(local.as_bytes()), "{local}");
+        }
+        for other in ["evil.example", "localhost.evil.example", "http://10.0.0.1", "null", "", "127.0.0.1.nip.io"] {
+            assert!(!is_this_machine(other.as_bytes()), "{other}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Every way in which the API says no, in the one envelope.
+//!
+//! What the store could not do is logged; the caller learns that it failed, not where.
+
+use crate::store::{StoreError, StoreErrorKind};
+use crate::wire::error::{Envelope, ExtraFields};
+use crate::wire::faults::{Fault, Faults};
+use axum::Json;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// An answer other than 2xx.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+    /// The field it is about, if it is about one.
+    param: Option<String>,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
+        ApiError { status, message: message.into(), param: None }
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub fn about(mut self, param: impl Into<String>) -> ApiError {
+        self.param = Some(param.into());
+        self
+    }
+
+    pub fn virtual_key_not_found() -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, "Virtual key not found")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let envelope = Envelope {
+            status: self.status.as_u16(),
+            kind: kind(self.status),
+            message: &self.message,
+            param: self.param.as_deref(),
+            extra: ExtraFields::default(),
+        };
+        let json = [(CONTENT_TYPE, "application/json")];
+        let mut response = (self.status, json, envelope.to_bytes()).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, "Bearer".parse().expect("a plain word is a header value"));
+        }
+        response
+    }
+}
+
+const fn kind(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "unauthorized",
+        StatusCode::FORBIDDEN => "forbidden",
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+        StatusCode::CONFLICT => "conflict",
+        StatusCode::PAYLOAD_TOO_LARGE => "payload_too_large",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        StatusCode::INTERNAL_SERVER_ERROR => "internal_error",
+        _ => "invalid_request",
+    }
+}
+
+/// Everything that is wrong with a body, in one answer. A single problem is told in the contract's own words;
+/// the field then stands in `param`, and in the message only where those words leave it open.
+impl From<Faults> for ApiError {
+    fn from(faults: Faults) -> ApiError {
+        let mistyped = |fault: &Fault| fault.message.starts_with("must be ");
+        let prefix = if faults.iter().any(mistyped) { "Invalid JSON: " } else { "" };
+        let first = faults.iter().next();
+        let message = match first {
+            Some(only) if faults.iter().len() == 1 && !mistyped(only) && is_plain(&only.path) => only.message.clone(),
+            _ => format!("{prefix}{faults}"),
+        };
+        let error = ApiError::bad_request(message);
+        match first.filter(|fault| !fault.path.is_empty()) {
+            Some(fault) => error.about(fault.path.clone()),
+            None => error,
+        }
+    }
+}
+
+/// Whether the contract's words name the field well enough: the key's own fields, not those of one among several.
+fn is_plain(path: &str) -> bool {
+    let field = path.split(['.', '[']).next().unwrap_or("");
+    matches!(field, "" | "name" | "budget" | "budgets" | "rate_limit")
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> ApiError {
+        match error.kind {
+            StoreErrorKind::NameTaken => ApiError::new(StatusCode::CONFLICT, sentence(&error)).about("name"),
+            StoreErrorKind::ValueTaken | StoreErrorKind::IdTaken => {
+                ApiError::new(StatusCode::CONFLICT, sentence(&error))
+            }
+            StoreErrorKind::Busy => {
+                tracing::warn!(%error, "a change was refused");
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The store is busy and nothing was changed; try again")
+            }
+            _ => {
+                tracing::error!(%error, "the store failed");
+                ApiError::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "The store failed and nothing was changed; see the log",
+                )
+            }
+        }
+    }
+}
+
+fn sentence(error: &StoreError) -> String {
+    let text = error.to_string();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// The quota's own form of an unknown credential: `error` is a plain text, here and nowhere else.
+pub fn quota_unauthorized(why: &str) -> Response {
+    (StatusCode::UNAUTHORIZED, Json(json!({ "error": why }))).into_response()
+}

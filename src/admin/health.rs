@@ -1,0 +1,59 @@
+//! What monitors ask: alive, ready, and the numbers.
+
+use super::{Admin, Reload};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{Html, IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// `GET /healthz`: the process answers.
+pub(super) async fn alive() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// `GET /readyz`: 200 only while calls can be governed and written down. A refused reload is shown and
+/// changes nothing, because the configuration before it still serves.
+pub(super) async fn ready(State(admin): State<Admin>) -> Response {
+    let store = admin.blocking(|admin| Ok(admin.store.ping().is_ok())).await.unwrap_or(false);
+    let failing = admin.health.failing();
+    let ready = store && failing.is_none();
+    let ledger = match &failing {
+        None => json!({ "ok": true }),
+        Some(failing) => json!({ "ok": false, "since": failing.since.to_string(), "error": failing.error }),
+    };
+    let body = json!({
+        "status": if ready { "ready" } else { "not ready" },
+        "checks": {
+            "store": { "ok": store },
+            // The listener opens only after the first snapshot was published.
+            "snapshot": { "ok": true, "virtual_keys": admin.state.snapshot().view.callers().count() },
+            "ledger": ledger,
+            "config_reload": reload(admin.last_reload()),
+        },
+    });
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body)).into_response()
+}
+
+fn reload(last: Option<Reload>) -> Value {
+    match last {
+        None => json!({ "ok": true }),
+        Some(Reload { at, refused: None }) => json!({ "ok": true, "at": at.to_string() }),
+        Some(Reload { at, refused: Some(why) }) => json!({ "ok": false, "at": at.to_string(), "error": why }),
+    }
+}
+
+/// `GET /metrics`, in Prometheus' text format.
+pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
+    // The writer sets these every 100 ms; who asks gets them as they are now.
+    let outbox = admin.state.outbox();
+    admin.metrics.open_holds.set(outbox.open_holds());
+    admin.metrics.ledger_unwritten.set(i64::try_from(outbox.unwritten()).unwrap_or(i64::MAX));
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.render()).into_response()
+}
+
+/// `GET /`: what there is to ask for.
+pub(super) async fn index() -> Html<&'static str> {
+    Html(include_str!("index.html"))
+}

@@ -1,0 +1,736 @@
+//! The API as clients meet it: the router called in-process, over a real database.
+
+use super::*;
+use crate::governance::entity::{Dialect, ModelSet, Network, Provider, ProviderKey, Weight};
+use crate::governance::money::Nanos;
+use crate::governance::request::RequestKind;
+use crate::governance::secret::Secret;
+use crate::governance::usage::Usage;
+use crate::governance::view::Declared;
+use crate::state::Ask;
+use crate::state::clock::Clock;
+use crate::state::hold::{Hold, Spend};
+use crate::state::outbox::{CallTag, Ending};
+use crate::store::tests::TempDir;
+use crate::store::writer::Writer;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
+use tower::ServiceExt;
+
+const TOKEN: &str = "the admin token of these tests";
+const KEYS: &str = "/api/governance/virtual-keys";
+/// 2023-11-14T22:13:20Z, a Tuesday.
+const NOW: i64 = 1_700_000_000_000;
+
+struct House {
+    _dir: TempDir,
+    hand: Arc<AtomicI64>,
+    admin: Admin,
+    router: Router,
+    writer: Option<Writer>,
+}
+
+struct Reply {
+    status: u16,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {}", self.text))
+    }
+
+    fn message(&self) -> String {
+        self.json()["error"]["message"].as_str().unwrap_or_else(|| panic!("no message: {}", self.text)).to_owned()
+    }
+
+    /// The virtual key of a good answer.
+    fn key(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text);
+        self.json()["virtual_key"].clone()
+    }
+}
+
+fn provider(name: &str, key: &str) -> Provider {
+    Provider {
+        name: name.into(),
+        dialect: Dialect::OpenAi,
+        custom: true,
+        keyless: false,
+        allowed_requests: None,
+        path_overrides: BTreeMap::new(),
+        network: Network {
+            base_url: "http://127.0.0.1:1".into(),
+            extra_headers: vec![],
+            request_timeout: Duration::from_secs(1),
+            stream_idle_timeout: Duration::from_secs(1),
+            max_retries: 0,
+            retry_backoff_initial: Duration::from_secs(1),
+            retry_backoff_max: Duration::from_secs(1),
+            insecure_skip_verify: false,
+            ca_cert_pem: None,
+            enforce_http2: false,
+        },
+        keys: vec![Arc::new(ProviderKey {
+            id: key.into(),
+            name: format!("{key} by name"),
+            value: Secret::new("sk-provider-secret"),
+            weight: Weight::ONE,
+            models: ModelSet::All,
+            blacklisted_models: ModelSet::Only(vec![]),
+            aliases: BTreeMap::new(),
+            enabled: true,
+        })],
+    }
+}
+
+impl House {
+    fn new() -> House {
+        House::with(Settings {
+            auth: Auth::Token(Secret::new(TOKEN)),
+            metrics_auth: true,
+            show_virtual_keys: ShowVirtualKeys::Always,
+        })
+    }
+
+    fn with(settings: Settings) -> House {
+        let dir = TempDir::new();
+        let store = Store::open(&dir.path().join("t.db"), &Secret::new("an encryption key for tests")).unwrap();
+        let (clock, hand) = Clock::manual(Timestamp::from_millis(NOW));
+        let state = Arc::new(State::new(clock.clone(), store.hasher(), 1_000));
+        let declare = |declared: &mut Declared| {
+            for (name, key) in [("local", "main"), ("other", "spare")] {
+                declared.providers.insert(name.into(), Arc::new(provider(name, key)));
+            }
+            Ok::<(), ()>(())
+        };
+        state.change(&HashMap::new(), declare).unwrap();
+        let metrics = Metrics::new();
+        let ledger = store.ledger().unwrap();
+        let writer = Writer::start(Arc::clone(state.outbox()), ledger, metrics.clone(), clock).unwrap();
+        let admin = Admin::new(state, Arc::new(store), metrics, writer.health(), settings);
+        House { _dir: dir, hand, router: router(admin.clone()), admin, writer: Some(writer) }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Reply {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Reply { status: head.status.as_u16(), headers: head.headers, text }
+    }
+
+    async fn call(&self, method: Method, path: &str, body: impl ToString) -> Reply {
+        let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {TOKEN}"));
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        self.call(Method::GET, path, "").await
+    }
+
+    async fn create(&self, body: Value) -> Reply {
+        self.call(Method::POST, KEYS, body).await
+    }
+
+    async fn update(&self, id: &str, body: Value) -> Reply {
+        self.call(Method::PUT, &format!("{KEYS}/{id}"), body).await
+    }
+
+    async fn quota(&self, headers: &[(&str, &str)]) -> Reply {
+        let request =
+            headers.iter().fold(Request::get(QUOTA_PATH), |request, (name, value)| request.header(*name, *value));
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// Sets `nanos` aside under the key, through its first provider config if it has one.
+    fn hold(&self, value: &str, nanos: i64) -> Option<Hold> {
+        let state = &self.admin.state;
+        let snapshot = state.snapshot();
+        let caller = snapshot.view.caller(&state.hasher.digest(value.as_bytes()))?;
+        let tag = CallTag {
+            virtual_key: Some(Arc::clone(&caller.key.id)),
+            provider: "local".into(),
+            model: "m".into(),
+            kind: RequestKind::ChatCompletion,
+            admitted_at: state.clock.now(),
+        };
+        let spend = Spend { cost: Nanos::new(nanos), tokens: 7 };
+        let ask = Ask { caller: Some(caller), config: Some(0), usage: Usage::default(), spend, tag };
+        let mut hold = state.admit(&snapshot, ask).ok()?;
+        hold.mark_sent();
+        Some(hold)
+    }
+
+    fn spend(&self, value: &str, nanos: i64) {
+        let hold = self.hold(value, nanos).expect("the test leaves room");
+        let (usage, spend) = hold.estimate();
+        hold.settle(Ending::Completed, usage, spend);
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.stop(Duration::from_secs(5)).unwrap();
+        }
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
+
+const DOLLAR: i64 = 1_000_000_000;
+
+fn whole() -> Value {
+    json!({
+        "name": "ci", "description": "d",
+        "budget": {"max_limit": 10.5, "reset_duration": "1d"},
+        "rate_limit": {"token_max_limit": 1000, "token_reset_duration": "1h"},
+        "provider_configs": [{"provider": "local", "weight": 0.5, "allowed_models": ["*"], "key_ids": ["main"],
+                              "budget": {"max_limit": 5, "reset_duration": "1M"}}],
+        "mcp_configs": [{"mcp_client_name": "x", "tools_to_execute": ["*"]}],
+        "unknown": true,
+    })
+}
+
+#[tokio::test]
+async fn a_key_is_created_shown_and_deleted() {
+    let house = House::new();
+    let made = house.create(whole()).await;
+    assert_eq!(made.json()["message"], "Virtual key created successfully");
+    assert_eq!(made.headers["content-type"], "application/json");
+    let key = made.key();
+    let id = text(&key["id"]).to_owned();
+    assert!(uuid::Uuid::parse_str(&id).is_ok());
+    let value = text(&key["value"]).to_owned();
+    assert!(value.starts_with("sk-bf-") && value.len() == 42);
+    assert_eq!((&key["name"], &key["is_active"], &key["description"]), (&json!("ci"), &json!(true), &json!("d")));
+    assert_eq!((&key["team_id"], &key["customer_id"]), (&Value::Null, &Value::Null));
+    assert_eq!(key["created_at"], "2023-11-14T22:13:20Z");
+    let budget = &key["budget"];
+    assert_eq!((&budget["max_limit"], &budget["reset_duration"]), (&json!(10.5), &json!("1d")));
+    assert_eq!((&budget["current_usage"], &budget["calendar_aligned"]), (&json!(0), &json!(false)));
+    assert_eq!((&budget["last_reset"], &key["budget_id"]), (&json!("2023-11-14T22:13:20Z"), &budget["id"]));
+    assert_eq!(key["budgets"], json!([budget]));
+    let rate = &key["rate_limit"];
+    assert_eq!((&rate["token_max_limit"], &rate["token_current_usage"]), (&json!(1000), &json!(0)));
+    assert_eq!((rate.get("request_max_limit"), &rate["request_current_usage"]), (None, &json!(0)));
+    let config = &key["provider_configs"][0];
+    assert_eq!((&config["weight"], &config["allow_all_keys"]), (&json!(0.5), &json!(false)));
+    assert_eq!((&config["key_ids"], &config["keys"][0]["name"]), (&json!(["main"]), &json!("main by name")));
+    assert_eq!((&config["virtual_key_id"], &config["blacklisted_models"]), (&json!(id), &json!([])));
+    assert_eq!(config["budgets"][0]["max_limit"], 5);
+    assert_eq!(key["mcp_configs"], whole()["mcp_configs"]);
+    assert!(key.get("config_hash").is_none() && !made.text.contains("sk-provider-secret"));
+
+    // It holds for the next request, and it is what every other way shows.
+    house.spend(&value, 2 * DOLLAR);
+    let shown = house.get(&format!("{KEYS}/{id}")).await.key();
+    assert_eq!((&shown["budget"]["current_usage"], &shown["value"]), (&json!(2), &json!(value)));
+    assert_eq!(shown["rate_limit"]["token_current_usage"], 7);
+    assert_eq!(shown["provider_configs"][0]["budget"]["current_usage"], 2);
+    assert_eq!(house.get(&format!("{KEYS}/{id}?from_memory=true")).await.key(), shown);
+    assert_eq!(house.get(KEYS).await.json()["virtual_keys"], json!([shown]));
+
+    let gone = house.call(Method::DELETE, &format!("{KEYS}/{id}"), "").await;
+    assert_eq!(gone.json(), json!({"message": "Virtual key deleted successfully"}));
+    assert!(house.hold(&value, 1).is_none_or(|hold| hold.tag().virtual_key.is_none()));
+    for method in [Method::GET, Method::PUT, Method::DELETE] {
+        let missing = house.call(method, &format!("{KEYS}/{id}"), "{").await;
+        assert_eq!((missing.status, missing.message()), (404, "Virtual key not found".to_owned()));
+    }
+    assert_eq!(house.quota(&[("x-bf-vk", &value)]).await.status, 401);
+}
+
+#[tokio::test]
+async fn only_a_name_is_required_and_the_key_may_use_nothing() {
+    let house = House::new();
+    let key = house.create(json!({"name": "bare"})).await.key();
+    assert_eq!((&key["provider_configs"], &key["mcp_configs"], &key["budgets"]), (&json!([]), &json!([]), &json!([])));
+    assert_eq!((key.get("budget"), key.get("rate_limit"), &key["description"]), (None, None, &json!("")));
+    // Ids in a body are not taken over.
+    let copy = json!({"id": key["id"], "value": key["value"], "name": "copy",
+        "provider_configs": [{"id": 77, "provider": "openai"}]});
+    let copy = house.create(copy).await.key();
+    assert!(copy["id"] != key["id"] && copy["value"] != key["value"] && copy["provider_configs"][0]["id"] != 77);
+    assert_eq!(copy["provider_configs"][0]["weight"], Value::Null);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_in_the_contracts_words() {
+    let house = House::new();
+    house.create(json!({"name": "taken"})).await.key();
+    let one = |config: Value| json!({"name": "a", "provider_configs": [config]});
+    let budget = |budget: Value| json!({"name": "a", "budget": budget});
+    let cases = [
+        (json!({}), 400, "Virtual key name is required"),
+        (json!({"name": "  "}), 400, "Virtual key name is required"),
+        (
+            json!({"name": "a", "team_id": "t", "customer_id": "c"}),
+            400,
+            "VirtualKey cannot be attached to both Team and Customer",
+        ),
+        (json!({"name": "a", "team_id": "t"}), 400, "team_id: there is no team 't'"),
+        (budget(json!({"max_limit": -1, "reset_duration": "1d"})), 400, "Budget max_limit cannot be negative: -1.00"),
+        (
+            budget(json!({"max_limit": 0, "reset_duration": "1d"})),
+            400,
+            "budget max limit cannot be negative or zero: 0.00",
+        ),
+        (budget(json!({"max_limit": 1})), 400, "budget reset duration is required"),
+        (
+            budget(json!({"max_limit": 1, "reset_duration": "1h", "calendar_aligned": true})),
+            400,
+            "calendar alignment needs exactly 1d",
+        ),
+        (
+            budget(json!({"max_limit": 1, "reset_duration": "3M", "calendar_aligned": true})),
+            400,
+            "calendar alignment needs exactly 1d",
+        ),
+        (budget(json!({"max_limit": 1, "reset_duration": "xyz"})), 400, "Invalid reset duration format: xyz"),
+        (
+            budget(json!({"max_limit": "1", "reset_duration": "1d"})),
+            400,
+            "Invalid JSON: budget.max_limit: must be a number",
+        ),
+        (json!({"name": 7}), 400, "Invalid JSON: name: must be a string"),
+        (json!([1]), 400, "Invalid JSON: must be an object"),
+        (
+            json!({"name": "a", "budgets": [{"max_limit": 1, "reset_duration": "1d"}, {"max_limit": 2, "reset_duration": "1d"}]}),
+            400,
+            "Duplicate reset_duration in budgets: 1d",
+        ),
+        (
+            json!({"name": "a", "rate_limit": {"token_max_limit": 0, "token_reset_duration": "1h"}}),
+            400,
+            "Invalid rate limit",
+        ),
+        (
+            json!({"name": "a", "rate_limit": {"token_max_limit": 5}}),
+            400,
+            "Invalid rate limit: rate limit token reset duration is required",
+        ),
+        (one(json!({"provider": "nope"})), 400, "provider_configs[0].provider: provider 'nope'"),
+        (
+            one(json!({"provider": "local", "budget": {"max_limit": 0, "reset_duration": "1d"}})),
+            400,
+            "provider_configs[0].budget.max_limit: ",
+        ),
+        (one(json!({"provider": "local", "key_ids": ["spare"]})), 400, "provider 'local' has no key 'spare'"),
+        (one(json!({"provider": "local", "allowed_models": ["*", "m"]})), 400, "'*' means everything and stands alone"),
+        (one(json!({"provider": "local", "weight": -0.5})), 400, "provider_configs[0].weight: "),
+        (
+            json!({"name": "a", "provider_configs": [{"provider": "local"}, {"provider": "local"}]}),
+            400,
+            "two configs for provider 'local'",
+        ),
+        (
+            json!({"name": "a", "mcp_configs": [{"mcp_client_name": "x"}, {"mcp_client_name": "x"}]}),
+            400,
+            "two configs for MCP client 'x'",
+        ),
+        (json!({"name": "taken"}), 409, "A virtual key named 'taken' exists already"),
+    ];
+    for (body, status, says) in cases {
+        let reply = house.create(body.clone()).await;
+        assert_eq!(reply.status, status, "{body} {}", reply.text);
+        let exactly = says == "Virtual key name is required" || says.starts_with("VirtualKey");
+        let message = reply.message();
+        assert!(if exactly { message == says } else { message.contains(says) }, "{body}: {message}");
+        assert_eq!(
+            (reply.json()["is_bifrost_error"].clone(), reply.json()["extra_fields"].clone()),
+            (json!(false), json!({}))
+        );
+        assert_eq!(reply.json()["status_code"], status);
+    }
+    assert_eq!(house.get(KEYS).await.json()["count"], 1, "nothing of it was stored");
+    // Several at once, each with its path.
+    let many = json!({"is_active": 1, "provider_configs": [{"provider": "x"}]});
+    let message = house.create(many).await.message();
+    for says in ["is_active: must be true or false", "name: Virtual key name", "provider_configs[0].provider: "] {
+        assert!(message.contains(says), "{message}");
+    }
+    let reply = house.call(Method::POST, KEYS, "{\"name\": ").await;
+    assert!(reply.status == 400 && reply.message().starts_with("Invalid JSON: EOF"), "{}", reply.text);
+    let reply = house.call(Method::POST, KEYS, "x".repeat(BODY_BYTES_MAX + 1)).await;
+    assert_eq!((reply.status, reply.json()["status_code"].clone()), (413, json!(413)));
+}
+
+#[tokio::test]
+async fn an_update_keeps_what_it_does_not_name() {
+    let house = House::new();
+    let key = house.create(whole()).await.key();
+    let (id, value) = (text(&key["id"]).to_owned(), text(&key["value"]).to_owned());
+    house.spend(&value, DOLLAR);
+    house.hand.fetch_add(1_000, Ordering::SeqCst);
+    let reply = house.update(&id, json!({"name": "new"})).await;
+    assert_eq!(reply.json()["message"], "Virtual key updated successfully");
+    let renamed = reply.key();
+    let mut expected = house.get(&format!("{KEYS}/{id}")).await.key();
+    assert_eq!(renamed, expected);
+    assert_eq!((&renamed["updated_at"], &renamed["created_at"]), (&json!("2023-11-14T22:13:21Z"), &key["created_at"]));
+    for same in ["value", "budget_id", "rate_limit_id", "mcp_configs", "description"] {
+        assert_eq!(renamed[same], key[same], "{same}");
+    }
+    // Nulls keep, too; and an answer can be written back.
+    let nulls = json!({"name": null, "description": null, "is_active": null, "budget": null, "budgets": null,
+        "rate_limit": null, "provider_configs": null, "mcp_configs": null, "team_id": null, "customer_id": ""});
+    assert_eq!(house.update(&id, nulls).await.key(), expected);
+    assert_eq!(house.update(&id, renamed.clone()).await.key(), expected);
+    expected["is_active"] = false.into();
+    assert_eq!(house.update(&id, json!({"is_active": false})).await.key(), expected);
+    for (body, status, says) in [
+        (json!({"name": ""}), 400, "Virtual key name is required"),
+        (json!({"team_id": "t", "customer_id": "c"}), 400, "VirtualKey cannot be attached to both Team and Customer"),
+        (
+            json!({"provider_configs": [{"id": 99}]}),
+            400,
+            "provider_configs[0].id: this virtual key has no provider config 99",
+        ),
+        (json!({"provider_configs": [{"provider": "local"}, {"provider": "local"}]}), 400, "two configs for provider"),
+        (json!({"budget": {"max_limit": -1}}), 400, "Budget max_limit cannot be negative: -1.00"),
+        (json!({"budget": {"reset_duration": "2h", "calendar_aligned": true}}), 400, "calendar alignment needs"),
+    ] {
+        let reply = house.update(&id, body).await;
+        assert!(reply.status == status && reply.message().contains(says), "{}", reply.text);
+    }
+    house.create(json!({"name": "taken"})).await.key();
+    assert_eq!(house.update(&id, json!({"name": "taken"})).await.status, 409);
+    assert_eq!(house.update("none", json!({"name": ""})).await.status, 404);
+    assert_eq!(house.get(&format!("{KEYS}/{id}")).await.key(), expected);
+}
+
+#[tokio::test]
+async fn limits_change_and_usage_stays() {
+    let house = House::new();
+    let key = house.create(whole()).await.key();
+    let (id, value) = (text(&key["id"]).to_owned(), text(&key["value"]).to_owned());
+    house.spend(&value, DOLLAR);
+    let put = async |body: Value| house.update(&id, body).await.key();
+    let usage = |key: &Value| (key["budget"]["current_usage"].clone(), key["budget_id"].clone());
+    let changed = put(json!({"budget": {"max_limit": 1}})).await;
+    assert_eq!(
+        (usage(&changed), &changed["budget"]["reset_duration"]),
+        ((json!(1), key["budget_id"].clone()), &json!("1d"))
+    );
+    assert!(house.hold(&value, 1).is_none(), "lowered to what was spent: refused at once");
+    let changed = put(json!({"budget": {"max_limit": 3, "reset_duration": "2d"}})).await;
+    assert_eq!(usage(&changed), (json!(1), key["budget_id"].clone()));
+    house.spend(&value, DOLLAR);
+    // The list is matched by duration.
+    let list = json!({"budgets": [{"max_limit": 7, "reset_duration": "2d"}, {"max_limit": 4, "reset_duration": "1h"}]});
+    let changed = put(list).await;
+    assert_eq!(changed["budgets"].as_array().unwrap().len(), 2);
+    assert_eq!((&changed["budget"]["reset_duration"], &changed["budget"]["current_usage"]), (&json!("1h"), &json!(0)));
+    assert_eq!((&changed["budgets"][1]["id"], &changed["budgets"][1]["current_usage"]), (&key["budget_id"], &json!(2)));
+    assert_eq!(put(changed.clone()).await["budgets"], changed["budgets"], "two budgets can be written back");
+    let changed = put(json!({"budgets": [{"max_limit": 7, "reset_duration": "2d"}]})).await;
+    assert_eq!(usage(&changed), (json!(2), key["budget_id"].clone()));
+    // Removed, and made anew with nothing spent.
+    let changed = put(json!({"budget": {}})).await;
+    assert_eq!((changed.get("budget"), &changed["budgets"]), (None, &json!([])));
+    let refused = house.update(&id, json!({"budget": {"max_limit": 1}})).await;
+    assert_eq!(refused.message(), "both max_limit and reset_duration are required when creating a new budget");
+    let changed = put(json!({"budget": {"max_limit": 1, "reset_duration": "1d"}})).await;
+    assert_eq!(changed["budget"]["current_usage"], 0);
+    assert_eq!(put(json!({"budgets": []})).await["budgets"], json!([]));
+
+    // Each half of a rate limit on its own.
+    let rate = &key["rate_limit_id"];
+    let changed = put(json!({"rate_limit": {"request_max_limit": 2, "request_reset_duration": "1m"}})).await;
+    let shown = &changed["rate_limit"];
+    assert_eq!((&shown["token_max_limit"], &shown["request_max_limit"]), (&json!(1000), &json!(2)));
+    assert_eq!(
+        (&shown["token_current_usage"], &shown["request_current_usage"], &shown["id"]),
+        (&json!(14), &json!(0), rate)
+    );
+    let changed = put(json!({"rate_limit": {"token_max_limit": 9, "request_max_limit": null}})).await;
+    let shown = &changed["rate_limit"];
+    assert_eq!((&shown["token_max_limit"], &shown["token_reset_duration"]), (&json!(9), &json!("1h")));
+    assert_eq!(shown["request_max_limit"], 2);
+    assert_eq!(put(json!({"rate_limit": {}})).await.get("rate_limit"), None);
+    assert_eq!(
+        put(json!({"rate_limit": {"token_max_limit": 9, "token_reset_duration": "1h"}})).await["rate_limit"]["token_current_usage"],
+        0
+    );
+}
+
+#[tokio::test]
+async fn provider_configs_are_reconciled() {
+    let house = House::new();
+    let key = house.create(whole()).await.key();
+    let (id, value) = (text(&key["id"]).to_owned(), text(&key["value"]).to_owned());
+    house.spend(&value, DOLLAR);
+    let put = async |body: Value| house.update(&id, body).await.key()["provider_configs"].clone();
+    let first = key["provider_configs"][0].clone();
+    // Without an id it is matched by provider; what is absent stays.
+    let configs = put(json!({"provider_configs": [{"provider": "local", "weight": 2}, {"provider": "openai", "allowed_models": ["*"]}]})).await;
+    assert_eq!(
+        (&configs[0]["id"], &configs[0]["weight"], &configs[0]["key_ids"]),
+        (&first["id"], &json!(2), &json!(["main"]))
+    );
+    assert_eq!((&configs[0]["allowed_models"], &configs[0]["budget"]["current_usage"]), (&json!(["*"]), &json!(1)));
+    assert_eq!((&configs[1]["key_ids"], &configs[1]["allow_all_keys"]), (&json!([]), &json!(false)));
+    // By id, with a null weight, keys as answers show them, and the rest deleted with its limits.
+    let configs = put(json!({"provider_configs": [{"id": first["id"], "weight": null, "keys": [{"key_id": "main"}],
+        "budget": {"max_limit": 6}}]}))
+    .await;
+    assert_eq!(configs.as_array().unwrap().len(), 1);
+    assert_eq!((&configs[0]["weight"], &configs[0]["key_ids"]), (&Value::Null, &json!(["main"])));
+    assert_eq!((&configs[0]["budget"]["max_limit"], &configs[0]["budget"]["current_usage"]), (&json!(6), &json!(1)));
+    let configs = put(json!({"provider_configs": [{"provider": "local", "key_ids": ["*"]}]})).await;
+    assert_eq!((&configs[0]["allow_all_keys"], &configs[0]["key_ids"]), (&json!(true), &json!(["*"])));
+    assert_eq!(put(json!({"provider_configs": configs})).await, configs);
+    assert_eq!(put(json!({"provider_configs": []})).await, json!([]));
+}
+
+#[tokio::test]
+async fn turning_to_the_calendar_starts_from_nothing() {
+    let house = House::new();
+    let key = house.create(json!({"name": "a", "budget": {"max_limit": 9, "reset_duration": "1M"}, "provider_configs": [{"provider": "local"}]})).await.key();
+    let (id, value) = (text(&key["id"]).to_owned(), text(&key["value"]).to_owned());
+    house.spend(&value, DOLLAR);
+    let late = house.hold(&value, DOLLAR).unwrap();
+    let changed = house.update(&id, json!({"budget": {"calendar_aligned": true}})).await.key();
+    let budget = &changed["budget"];
+    assert_eq!(
+        (&budget["id"], &budget["current_usage"], &budget["max_limit"]),
+        (&key["budget_id"], &json!(0), &json!(9))
+    );
+    assert_eq!(
+        (&budget["last_reset"], &budget["resets_at"]),
+        (&json!("2023-11-01T00:00:00Z"), &json!("2023-12-01T00:00:00Z"))
+    );
+    // A call that was admitted before belongs to what was before.
+    late.settle(Ending::Completed, Usage::default(), Spend { cost: Nanos::new(DOLLAR), tokens: 1 });
+    house.spend(&value, 3 * DOLLAR);
+    let shown = house.get(&format!("{KEYS}/{id}")).await.key();
+    assert_eq!((&shown["budget"]["current_usage"], &shown["budget"]["held"]), (&json!(3), &json!(0)));
+    house.hand.store(1_701_388_800_000, Ordering::SeqCst);
+    assert_eq!(house.get(&format!("{KEYS}/{id}")).await.key()["budget"]["current_usage"], 0);
+}
+
+#[tokio::test]
+async fn lists_are_paged_sorted_and_searched() {
+    let house = House::new();
+    for (name, active) in [("beta", true), ("Alpha", false), ("gam%ma", true)] {
+        let body = json!({"name": name, "is_active": active, "budget": {"max_limit": 9, "reset_duration": "1d"}, "provider_configs": [{"provider": "local"}]});
+        let key = house.create(body).await.key();
+        house.hand.fetch_add(1, Ordering::SeqCst);
+        if name != "beta" {
+            house.spend(text(&key["value"]), name.len() as i64);
+        }
+    }
+    let check = async |query: &str, names: &[&str], envelope: [u64; 3]| {
+        let reply = house.get(&format!("{KEYS}{query}")).await.json();
+        let found: Vec<&str> = reply["virtual_keys"].as_array().unwrap().iter().map(|key| text(&key["name"])).collect();
+        assert_eq!(found, names, "{query}");
+        assert_eq!(reply["count"], names.len());
+        let [total, limit, offset] = ["total_count", "limit", "offset"].map(|name| reply[name].as_u64().unwrap());
+        assert_eq!([total, limit, offset], envelope, "{query}");
+    };
+    check("", &["beta", "Alpha", "gam%ma"], [3, 3, 0]).await;
+    check("?limit=2", &["beta", "Alpha"], [3, 2, 0]).await;
+    check("?offset=1", &["Alpha", "gam%ma"], [3, 25, 1]).await;
+    check("?limit=0&offset=9", &[], [3, 25, 9]).await;
+    check("?limit=500", &["beta", "Alpha", "gam%ma"], [3, 100, 0]).await;
+    check("?limit=500&export=true", &["beta", "Alpha", "gam%ma"], [3, 500, 0]).await;
+    check("?search=ALPH", &["Alpha"], [1, 25, 0]).await;
+    check("?search=%25", &["gam%ma"], [1, 25, 0]).await;
+    check("?search=_", &[], [0, 25, 0]).await;
+    check("?sort_by=name", &["Alpha", "beta", "gam%ma"], [3, 3, 0]).await;
+    check("?sort_by=name&order=desc", &["gam%ma", "beta", "Alpha"], [3, 3, 0]).await;
+    check("?sort_by=budget_spent&order=desc", &["gam%ma", "Alpha", "beta"], [3, 3, 0]).await;
+    check("?sort_by=status", &["Alpha", "beta", "gam%ma"], [3, 3, 0]).await;
+    check("?sort_by=created_at&order=desc", &["gam%ma", "Alpha", "beta"], [3, 3, 0]).await;
+    check("?sort_by=nonsense", &["beta", "Alpha", "gam%ma"], [3, 3, 0]).await;
+    check("?team_id=t&customer_id=c", &[], [0, 0, 0]).await;
+    let memory = house.get(&format!("{KEYS}?from_memory=true")).await.json();
+    assert_eq!((memory["count"].clone(), memory.as_object().unwrap().len()), (json!(3), 2));
+    for (query, says) in [
+        ("limit=x", "Invalid limit parameter: must be a number"),
+        ("limit=-1", "Invalid limit parameter: must be non-negative"),
+        ("offset=x", "Invalid offset parameter: must be a number"),
+        ("offset=-1", "Invalid offset parameter: must be non-negative"),
+        ("export=1", "Invalid export parameter: must be true or false"),
+        ("from_memory=yes", "Invalid from_memory parameter: must be true or false"),
+    ] {
+        let reply = house.get(&format!("{KEYS}?{query}")).await;
+        assert_eq!((reply.status, reply.message()), (400, says.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn the_quota_is_for_the_holder() {
+    let house = House::new();
+    let key = house.create(whole()).await.key();
+    let value = text(&key["value"]).to_owned();
+    house.spend(&value, DOLLAR);
+    let held = house.hold(&value, DOLLAR / 2).unwrap();
+    let bearer = format!("bearer {value}");
+    for header in
+        [("x-bf-vk", &*value), ("authorization", &*bearer), ("x-api-key", &*value), ("x-goog-api-key", &*value)]
+    {
+        assert_eq!(house.quota(&[header]).await.status, 200, "{header:?}");
+    }
+    let reply = house.quota(&[("x-bf-vk", &value)]).await;
+    let quota = reply.json();
+    assert_eq!((&quota["virtual_key_name"], &quota["is_active"]), (&json!("ci"), &json!(true)));
+    let budget = &quota["budgets"][0];
+    assert_eq!(
+        (&budget["current_usage"], &budget["held"], &budget["max_limit"]),
+        (&json!(1), &json!(0.5), &json!(10.5))
+    );
+    assert_eq!(
+        (&quota["rate_limit"]["token_current_usage"], &quota["rate_limit"]["token_held"]),
+        (&json!(7), &json!(7))
+    );
+    let config = &quota["provider_configs"][0];
+    assert_eq!(
+        (&config["provider"], &config["rate_limit"], &config["budgets"][0]["current_usage"]),
+        (&json!("local"), &Value::Null, &json!(1))
+    );
+    for secret in [&*value, "main", "key_ids", "sk-provider"] {
+        assert!(!reply.text.contains(secret), "{secret}");
+    }
+    drop(held);
+    house
+        .update(text(&key["id"]), json!({"is_active": false, "budgets": [], "rate_limit": {}, "provider_configs": []}))
+        .await
+        .key();
+    let quota = house.quota(&[("x-bf-vk", &value)]).await.json();
+    assert_eq!(
+        quota,
+        json!({"virtual_key_name": "ci", "is_active": false, "budgets": [], "rate_limit": null, "provider_configs": []})
+    );
+    for headers in [
+        &[][..],
+        &[("x-bf-vk", "sk-bf-no")],
+        &[("x-bf-vk", &value), ("x-api-key", "sk-bf-no")],
+        &[("authorization", "Bearer nothing")],
+    ] {
+        let reply = house.quota(headers).await;
+        assert_eq!(reply.status, 401);
+        assert!(reply.json()["error"].is_string() && !reply.text.contains("sk-bf-"), "{}", reply.text);
+    }
+    assert_eq!(house.call(Method::POST, QUOTA_PATH, "").await.status, 405);
+}
+
+#[tokio::test]
+async fn everything_else_wants_the_token() {
+    let house = House::new();
+    let ask = async |method: Method, path: &str, token: Option<&str>| {
+        let request = Request::builder().method(method).uri(path);
+        let request = match token {
+            Some(token) => request.header("authorization", token),
+            None => request,
+        };
+        house.send(request.body(Body::empty()).unwrap()).await
+    };
+    for path in [KEYS, "/metrics", "/api/governance/virtual-keys/x", "/nothing"] {
+        for token in [None, Some("Bearer wrong"), Some(TOKEN), Some("Bearer "), Some("Basic x")] {
+            let reply = ask(Method::GET, path, token).await;
+            assert_eq!((reply.status, reply.json()["status_code"].clone()), (401, json!(401)), "{path} {token:?}");
+            assert_eq!(reply.headers["www-authenticate"], "Bearer");
+        }
+    }
+    for path in ["/", "/healthz", "/readyz"] {
+        assert_eq!(ask(Method::GET, path, None).await.status, 200, "{path}");
+    }
+    assert_eq!(ask(Method::DELETE, KEYS, Some(&format!("bearer  {TOKEN}"))).await.status, 405);
+}
+
+#[tokio::test]
+async fn without_a_token_only_this_machine_is_served() {
+    let house =
+        House::with(Settings { auth: Auth::None, metrics_auth: true, show_virtual_keys: ShowVirtualKeys::Always });
+    let check = async |headers: &[(&str, &str)], status: u16| {
+        let request = headers.iter().fold(Request::get(KEYS), |request, (name, value)| request.header(*name, *value));
+        assert_eq!(house.send(request.body(Body::empty()).unwrap()).await.status, status, "{headers:?}");
+    };
+    check(&[("host", "127.0.0.1:8081")], 200).await;
+    check(&[("host", "localhost"), ("origin", "http://localhost:8081")], 200).await;
+    check(&[("host", "rebound.example")], 403).await;
+    check(&[("host", "127.0.0.1"), ("origin", "https://evil.example")], 403).await;
+    check(&[("host", "127.0.0.1"), ("origin", "null")], 403).await;
+}
+
+#[tokio::test]
+async fn unknown_paths_wrong_methods_and_slashes() {
+    let house = House::new();
+    let missing = house.get("/api/nothing").await;
+    assert_eq!((missing.status, missing.json()["status_code"].clone()), (404, json!(404)));
+    let wrong = house.call(Method::PATCH, KEYS, "").await;
+    assert_eq!((wrong.status, wrong.json()["status_code"].clone()), (405, json!(405)));
+    assert!(wrong.headers.contains_key("allow"));
+    let slash = house.get(&format!("{KEYS}/?limit=1")).await;
+    assert_eq!((slash.status, slash.headers["location"].to_str().unwrap()), (308, &*format!("{KEYS}?limit=1")));
+    let key = house.create(json!({"name": "a"})).await.key();
+    let encoded: String = text(&key["id"]).bytes().map(|byte| format!("%{byte:02X}")).collect();
+    assert_eq!(house.get(&format!("{KEYS}/{encoded}")).await.key()["id"], key["id"]);
+}
+
+#[tokio::test]
+async fn a_value_may_be_shown_once() {
+    let settings = Settings {
+        auth: Auth::Token(Secret::new(TOKEN)),
+        metrics_auth: false,
+        show_virtual_keys: ShowVirtualKeys::Once,
+    };
+    let house = House::with(settings);
+    let key = house.create(json!({"name": "a"})).await.key();
+    assert!(text(&key["value"]).starts_with("sk-bf-"));
+    let path = format!("{KEYS}/{}", text(&key["id"]));
+    for reply in [house.get(&path).await, house.get(KEYS).await, house.update(text(&key["id"]), json!({})).await] {
+        assert!(reply.status == 200 && !reply.text.contains("sk-bf-"));
+    }
+    assert!(!format!("{:?}", house.admin).contains(TOKEN));
+    let open = house.send(Request::get("/metrics").body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        (open.status, open.headers["content-type"].to_str().unwrap()),
+        (200, "text/plain; version=0.0.4; charset=utf-8")
+    );
+    assert!(open.text.contains("\ntollgate_open_holds 0\n"));
+}
+
+#[tokio::test]
+async fn readiness_names_each_check() {
+    let house = House::new();
+    let ready = house.get("/readyz").await;
+    assert_eq!(ready.status, 200);
+    let checks = ready.json()["checks"].clone();
+    assert_eq!(
+        checks.as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["config_reload", "ledger", "snapshot", "store"]
+    );
+    assert!(checks.as_object().unwrap().values().all(|check| check["ok"] == true));
+    house.admin.reloaded(Err("server.listen: no such address".into()));
+    let ready = house.get("/readyz").await;
+    assert_eq!((ready.status, &ready.json()["checks"]["config_reload"]["ok"]), (200, &json!(false)));
+    house.admin.reloaded(Ok(()));
+    assert_eq!(house.get("/readyz").await.json()["checks"]["config_reload"]["ok"], true);
+    assert_eq!(house.get("/healthz").await.json(), json!({"status": "ok"}));
+}
+
+#[test]
+fn the_listener_serves_until_it_is_told_to_stop() {
+    let house = House::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = serve(listener, house.router.clone(), async { drop(stopped.await) }).unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let (mut text, request) = (String::new(), b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    io::Write::write_all(&mut stream, request).unwrap();
+    io::Read::read_to_string(&mut stream, &mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+    stop.send(()).unwrap();
+    server.join().unwrap().unwrap();
+}
