@@ -15,15 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// How administrators prove themselves.
-#[derive(Debug)]
-pub enum Auth {
-    Token(Secret),
-    /// Accepted only while the listener is bound to loopback, which is checked where it is bound.
-    None,
-}
-
-/// The same, ready to compare: a keyed digest, whose comparison tells nothing about the token.
+/// How administrators prove themselves: a keyed digest of the token, whose comparison tells nothing about the token.
 #[derive(Debug)]
 pub(super) enum Guard {
     Token(Digest),
@@ -31,11 +23,8 @@ pub(super) enum Guard {
 }
 
 impl Guard {
-    pub(super) fn new(auth: &Auth, hasher: &KeyHasher) -> Guard {
-        match auth {
-            Auth::Token(token) => Guard::Token(hasher.digest(token.expose().as_bytes())),
-            Auth::None => Guard::None,
-        }
+    pub(super) fn new(token: Option<&Secret>, hasher: &KeyHasher) -> Guard {
+        token.map_or(Guard::None, |token| Guard::Token(hasher.digest(token.expose().as_bytes())))
     }
 
     fn check(&self, hasher: &KeyHasher, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -69,7 +58,7 @@ pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Ne
         return (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)]).into_response();
     }
     if !is_open(&admin, request.uri().path())
-        && let Err(refused) = admin.guard.check(&admin.state.hasher, request.headers())
+        && let Err(refused) = admin.0.guard.check(&admin.state.hasher, request.headers())
     {
         return refused.into_response();
     }
@@ -79,7 +68,7 @@ pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Ne
 fn is_open(admin: &Admin, path: &str) -> bool {
     match path {
         "/" | "/healthz" | "/readyz" | super::QUOTA_PATH => true,
-        "/metrics" => !admin.settings.metrics_auth,
+        "/metrics" => !admin.metrics_auth,
         _ => false,
     }
 }

@@ -1,6 +1,6 @@
 //! What monitors ask: alive, ready, and the numbers.
 
-use super::{Admin, Reload};
+use super::Admin;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,7 +17,7 @@ pub(super) async fn alive() -> Json<Value> {
 /// changes nothing, because the configuration before it still serves.
 pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     let store = admin.blocking(|admin| Ok(admin.store.ping().is_ok())).await.unwrap_or(false);
-    let failing = admin.health.failing();
+    let failing = admin.ledger.failing();
     let ready = store && failing.is_none();
     let ledger = match &failing {
         None => json!({ "ok": true }),
@@ -30,17 +30,16 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
             // The listener opens only after the first snapshot was published.
             "snapshot": { "ok": true, "virtual_keys": admin.state.snapshot().view.callers().count() },
             "ledger": ledger,
-            "config_reload": reload(admin.last_reload()),
+            "config_reload": reload(admin.reload.failing()),
         },
     });
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body)).into_response()
 }
 
-fn reload(last: Option<Reload>) -> Value {
-    match last {
+fn reload(failing: Option<String>) -> Value {
+    match failing {
         None => json!({ "ok": true }),
-        Some(Reload { at, refused: None }) => json!({ "ok": true, "at": at.to_string() }),
-        Some(Reload { at, refused: Some(why) }) => json!({ "ok": false, "at": at.to_string(), "error": why }),
+        Some(why) => json!({ "ok": false, "error": why }),
     }
 }
 

@@ -10,11 +10,11 @@ mod health;
 mod tests;
 mod virtual_keys;
 
-use crate::governance::time::Timestamp;
+use crate::governance::secret::Secret;
 use crate::state::State;
 use crate::store::Store;
 use crate::store::writer::Health;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ReloadStatus};
 use auth::Guard;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -22,15 +22,14 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use error::ApiError;
-use std::future::Future;
+use std::future::IntoFuture;
 use std::io;
 use std::net::TcpListener;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-pub use auth::Auth;
+use tokio::sync::oneshot;
 
 /// The self-service page of a virtual key's holder, open to whoever holds one.
 pub const QUOTA_PATH: &str = "/api/governance/virtual-keys/quota";
@@ -41,74 +40,45 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
-pub struct Admin(Arc<Parts>);
+pub struct Admin(Arc<Shared>);
 
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    guard: Guard,
+}
+
+/// What the listener is made of, and what an operator decided about it.
 #[derive(Debug)]
 pub struct Parts {
-    state: Arc<State>,
-    store: Arc<Store>,
-    metrics: Metrics,
-    health: Arc<Health>,
-    settings: Settings,
-    guard: Guard,
-    reload: Mutex<Option<Reload>>,
-}
-
-/// What an operator decided about this listener.
-#[derive(Debug)]
-pub struct Settings {
-    pub auth: Auth,
-    /// Whether `/metrics` wants the admin token, too.
+    /// With its first snapshot published.
+    pub state: Arc<State>,
+    pub store: Arc<Store>,
+    pub metrics: Metrics,
+    /// The writer's.
+    pub ledger: Arc<Health>,
+    pub reload: Arc<ReloadStatus>,
+    /// Absent only while the listener is bound to loopback, which is checked where it is bound.
+    pub token: Option<Secret>,
+    /// Whether `/metrics` wants the token, too.
     pub metrics_auth: bool,
-    pub show_virtual_keys: ShowVirtualKeys,
-}
-
-/// When answers carry the value of a virtual key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ShowVirtualKeys {
-    /// Always, as clients of the reference expect.
-    #[default]
-    Always,
-    /// In the answer that made the value, and never again.
-    Once,
-}
-
-/// How the last reload of the config file went.
-#[derive(Debug, Clone)]
-struct Reload {
-    at: Timestamp,
-    refused: Option<String>,
+    /// Whether every answer carries the value of a virtual key, as clients of the reference expect, or only
+    /// the one that made it.
+    pub show_virtual_keys: bool,
 }
 
 impl Deref for Admin {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.0.parts
     }
 }
 
 impl Admin {
-    /// Called after the first snapshot was published, and with the health of a running writer.
-    pub fn new(
-        state: Arc<State>,
-        store: Arc<Store>,
-        metrics: Metrics,
-        health: Arc<Health>,
-        settings: Settings,
-    ) -> Admin {
-        let guard = Guard::new(&settings.auth, &state.hasher);
-        Admin(Arc::new(Parts { state, store, metrics, health, settings, guard, reload: Mutex::default() }))
-    }
-
-    /// Notes how a reload of the config file went, for `/readyz`; `Err` says why nothing changed.
-    pub fn reloaded(&self, outcome: Result<(), String>) {
-        let reload = Reload { at: self.state.clock.now(), refused: outcome.err() };
-        *self.reload.lock().unwrap_or_else(PoisonError::into_inner) = Some(reload);
-    }
-
-    fn last_reload(&self) -> Option<Reload> {
-        self.reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn new(parts: Parts) -> Admin {
+        let guard = Guard::new(parts.token.as_ref(), &parts.state.hasher);
+        Admin(Arc::new(Shared { parts, guard }))
     }
 
     /// Runs what may wait for a disk where waiting hurts nobody.
@@ -143,26 +113,41 @@ pub fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// Serves until `shutdown` resolves, and then for as long as open requests take, within bounds. On a thread
-/// and a runtime of its own, so that administrators never slow a proxy worker. Call it after the fork.
-pub fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<JoinHandle<io::Result<()>>> {
+/// The listener at work.
+#[derive(Debug)]
+pub struct Server {
+    thread: JoinHandle<io::Result<()>>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Server {
+    /// Accepts nothing more and waits, within bounds, for the requests that are open.
+    pub fn stop(self) {
+        // A server that failed by itself has nobody listening for this.
+        let _ = self.stop.send(());
+        match self.thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the admin listener failed"),
+            Err(_) => tracing::error!("the admin listener's thread panicked"),
+        }
+    }
+}
+
+/// Serves on a thread and a runtime of its own, so that administrators never slow a proxy worker. Call it
+/// after the fork.
+pub fn serve(listener: TcpListener, router: Router) -> io::Result<Server> {
     listener.set_nonblocking(true)?;
+    let (stop, stopped) = oneshot::channel::<()>();
     let run = async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let (told, stopping) = tokio::sync::oneshot::channel();
+        let (told, stopping) = oneshot::channel::<()>();
         let shutdown = async move {
-            shutdown.await;
-            // Nobody listens any more if the server ended by itself.
-            let _ = told.send(());
+            // A sender that was dropped stops us just as well.
+            let _ = stopped.await;
+            drop(told);
         };
         let patience = async {
-            if stopping.await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            let _ = stopping.await;
             tokio::time::sleep(DRAIN).await;
         };
         let server = axum::serve(listener, router).with_graceful_shutdown(shutdown);
@@ -171,7 +156,7 @@ pub fn serve(
             () = patience => Ok(()),
         }
     };
-    std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+    let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("admin-worker")
@@ -180,5 +165,6 @@ pub fn serve(
         let ended = runtime.block_on(run);
         runtime.shutdown_timeout(Duration::from_secs(1));
         ended
-    })
+    })?;
+    Ok(Server { thread, stop })
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::governance::entity::{Dialect, ModelSet, Network, Provider, ProviderKey, Weight};
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
-use crate::governance::secret::Secret;
+use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
 use crate::governance::view::Declared;
 use crate::state::Ask;
@@ -90,14 +90,10 @@ fn provider(name: &str, key: &str) -> Provider {
 
 impl House {
     fn new() -> House {
-        House::with(Settings {
-            auth: Auth::Token(Secret::new(TOKEN)),
-            metrics_auth: true,
-            show_virtual_keys: ShowVirtualKeys::Always,
-        })
+        House::with(Some(TOKEN), true, true)
     }
 
-    fn with(settings: Settings) -> House {
+    fn with(token: Option<&str>, metrics_auth: bool, show_virtual_keys: bool) -> House {
         let dir = TempDir::new();
         let store = Store::open(&dir.path().join("t.db"), &Secret::new("an encryption key for tests")).unwrap();
         let (clock, hand) = Clock::manual(Timestamp::from_millis(NOW));
@@ -112,7 +108,16 @@ impl House {
         let metrics = Metrics::new();
         let ledger = store.ledger().unwrap();
         let writer = Writer::start(Arc::clone(state.outbox()), ledger, metrics.clone(), clock).unwrap();
-        let admin = Admin::new(state, Arc::new(store), metrics, writer.health(), settings);
+        let admin = Admin::new(Parts {
+            state,
+            store: Arc::new(store),
+            metrics,
+            ledger: writer.health(),
+            reload: Arc::default(),
+            token: token.map(Secret::new),
+            metrics_auth,
+            show_virtual_keys,
+        });
         House { _dir: dir, hand, router: router(admin.clone()), admin, writer: Some(writer) }
     }
 
@@ -649,8 +654,7 @@ async fn everything_else_wants_the_token() {
 
 #[tokio::test]
 async fn without_a_token_only_this_machine_is_served() {
-    let house =
-        House::with(Settings { auth: Auth::None, metrics_auth: true, show_virtual_keys: ShowVirtualKeys::Always });
+    let house = House::with(None, true, true);
     let check = async |headers: &[(&str, &str)], status: u16| {
         let request = headers.iter().fold(Request::get(KEYS), |request, (name, value)| request.header(*name, *value));
         assert_eq!(house.send(request.body(Body::empty()).unwrap()).await.status, status, "{headers:?}");
@@ -679,12 +683,7 @@ async fn unknown_paths_wrong_methods_and_slashes() {
 
 #[tokio::test]
 async fn a_value_may_be_shown_once() {
-    let settings = Settings {
-        auth: Auth::Token(Secret::new(TOKEN)),
-        metrics_auth: false,
-        show_virtual_keys: ShowVirtualKeys::Once,
-    };
-    let house = House::with(settings);
+    let house = House::with(Some(TOKEN), false, false);
     let key = house.create(json!({"name": "a"})).await.key();
     assert!(text(&key["value"]).starts_with("sk-bf-"));
     let path = format!("{KEYS}/{}", text(&key["id"]));
@@ -711,10 +710,10 @@ async fn readiness_names_each_check() {
         ["config_reload", "ledger", "snapshot", "store"]
     );
     assert!(checks.as_object().unwrap().values().all(|check| check["ok"] == true));
-    house.admin.reloaded(Err("server.listen: no such address".into()));
+    house.admin.reload.refused("server.listen: no such address".into());
     let ready = house.get("/readyz").await;
     assert_eq!((ready.status, &ready.json()["checks"]["config_reload"]["ok"]), (200, &json!(false)));
-    house.admin.reloaded(Ok(()));
+    house.admin.reload.good();
     assert_eq!(house.get("/readyz").await.json()["checks"]["config_reload"]["ok"], true);
     assert_eq!(house.get("/healthz").await.json(), json!({"status": "ok"}));
 }
@@ -724,13 +723,12 @@ fn the_listener_serves_until_it_is_told_to_stop() {
     let house = House::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = serve(listener, house.router.clone(), async { drop(stopped.await) }).unwrap();
+    let server = serve(listener, house.router.clone()).unwrap();
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     let (mut text, request) = (String::new(), b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     io::Write::write_all(&mut stream, request).unwrap();
     io::Read::read_to_string(&mut stream, &mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
-    stop.send(()).unwrap();
-    server.join().unwrap().unwrap();
+    server.stop();
+    assert!(std::net::TcpStream::connect(address).is_err());
 }

@@ -1,7 +1,7 @@
 //! Virtual keys over REST.
 
+use super::Admin;
 use super::error::{ApiError, quota_unauthorized};
-use super::{Admin, ShowVirtualKeys};
 use crate::governance::entity::{Budget, Provider, VirtualKey, is_built_in_provider};
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
@@ -161,10 +161,10 @@ impl Admin {
 
     /// The values that answers may show beyond the one that made them.
     fn values<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> Result<HashMap<String, Secret>, ApiError> {
-        match self.settings.show_virtual_keys {
-            ShowVirtualKeys::Always => Ok(self.store.virtual_key_values(ids)?),
-            ShowVirtualKeys::Once => Ok(HashMap::new()),
+        if !self.show_virtual_keys {
+            return Ok(HashMap::new());
         }
+        Ok(self.store.virtual_key_values(ids)?)
     }
 
     fn shown(&self, snapshot: &Snapshot, caller: &Caller, value: Option<&Secret>) -> Value {

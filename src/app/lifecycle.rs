@@ -49,6 +49,7 @@ impl App {
     /// called as soon as that is so and the ledger is written; the command line ends the process there.
     pub fn run(self, asked: watch::Receiver<Option<Stop>>, on_idle: impl FnOnce() + Send + 'static) {
         let App { state, writer, admin, server, open_requests, grace_period, .. } = self;
+        let outbox = Arc::clone(state.outbox());
         let writer = Arc::new(std::sync::Mutex::new(Some(writer)));
         let flush = {
             let writer = Arc::clone(&writer);
@@ -86,7 +87,12 @@ impl App {
             tracing::error!(%error, "no thread to watch the drain; stopping will take the whole grace period");
         }
         server.run(RunArgs { shutdown_signal: Box::new(StopWatch(asked)) });
-        // The runtimes are gone: whatever was still open has settled itself by now.
+        // A runtime that is shut down drops its tasks a moment later, on its own threads; whatever was
+        // still open settles itself then, and must find the writer alive.
+        let begun = stopwatch();
+        while outbox.open_holds() > 0 && since(begun) < FLUSH_TIMEOUT {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         admin.stop();
         flush();
     }

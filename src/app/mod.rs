@@ -7,7 +7,7 @@ mod reload;
 pub use lifecycle::{Running, Stop};
 pub use reload::{ReloadOutcome, Reloader};
 
-use crate::admin::{self, Admin, ShowVirtualKeys};
+use crate::admin::{self, Admin};
 use crate::config::{Auth, Settings, Show};
 use crate::governance::secret::Secret;
 use crate::proxy::{Gateway, Options};
@@ -19,17 +19,15 @@ use crate::telemetry::Metrics;
 use pingora::apps::HttpServerOptions;
 use pingora::connectors::ConnectorOptions;
 use pingora::listeners::tls::TlsSettings;
-use pingora::proxy::ProxyServiceBuilder;
 use pingora::server::Server;
 use pingora::server::configuration::{Opt, ServerConf};
+use pingora_proxy::ProxyServiceBuilder;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// Holds and unwritten entries together. At ten thousand calls a second, some seconds of a disk that
 /// does not answer.
@@ -59,7 +57,7 @@ pub struct App {
     state: Arc<State>,
     reloader: Arc<Reloader>,
     writer: Writer,
-    admin: AdminThread,
+    admin: admin::Server,
     server: Server,
     open_requests: Arc<AtomicI64>,
     listen: Vec<SocketAddr>,
@@ -103,18 +101,19 @@ impl App {
         let server = server(&settings, gateway, start.upgrade)?;
         let writer = Writer::start(Arc::clone(state.outbox()), store.ledger()?, metrics.clone(), state.clock.clone())
             .map_err(|source| StartError::Thread { what: "the ledger's writer", source })?;
-        let admin_settings = admin::Settings {
-            auth: admin_auth(&settings, &data_dir)?,
+        let handle = Admin::new(admin::Parts {
+            state: Arc::clone(&state),
+            store: Arc::clone(&store),
+            metrics,
+            ledger: writer.health(),
+            reload: reloader.status(),
+            token: admin_token(&settings, &data_dir)?,
             metrics_auth: settings.admin.metrics_auth,
-            show_virtual_keys: match settings.admin.show_virtual_keys {
-                Show::Always => ShowVirtualKeys::Always,
-                Show::Once => ShowVirtualKeys::Once,
-            },
-        };
-        let handle = Admin::new(Arc::clone(&state), store, metrics, writer.health(), admin_settings);
-        reloader.tell(handle.clone());
+            show_virtual_keys: settings.admin.show_virtual_keys == Show::Always,
+        });
         let (listener, admin_address) = bind_admin(settings.admin.listen)?;
-        let admin = AdminThread::start(listener, handle)?;
+        let admin = admin::serve(listener, admin::router(handle))
+            .map_err(|source| StartError::Thread { what: "the admin listener", source })?;
         let grace_period = settings.server.grace_period;
         Ok(App { state, reloader, writer, admin, server, open_requests, listen, admin_address, grace_period })
     }
@@ -136,46 +135,19 @@ fn encryption_key(settings: &Settings, data_dir: &std::path::Path) -> Result<Sec
     Ok(file.secret)
 }
 
-/// What administrators show: a token, unless the operator wants none on a loopback address.
-fn admin_auth(settings: &Settings, data_dir: &std::path::Path) -> Result<admin::Auth, StartError> {
+/// The token that administrators show; none where `admin.auth` is `none`.
+fn admin_token(settings: &Settings, data_dir: &std::path::Path) -> Result<Option<Secret>, StartError> {
     if settings.admin.auth == Auth::None {
-        return Ok(admin::Auth::None);
+        return Ok(None);
     }
     if let Some(token) = &settings.admin.token {
-        return Ok(admin::Auth::Token(token.clone()));
+        return Ok(Some(token.clone()));
     }
     let file = key_file::admin_token(data_dir)?;
     if file.created {
         tracing::info!(path = %file.path.display(), "made an admin token");
     }
-    Ok(admin::Auth::Token(file.secret))
-}
-
-/// The admin listener on its own thread and runtime.
-struct AdminThread {
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<io::Result<()>>,
-}
-
-impl AdminThread {
-    fn start(listener: TcpListener, handle: Admin) -> Result<AdminThread, StartError> {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let shutdown = async move {
-            let _ = stopped.await;
-        };
-        let thread = admin::serve(listener, admin::router(handle), shutdown)
-            .map_err(|source| StartError::Thread { what: "the admin listener", source })?;
-        Ok(AdminThread { stop, thread })
-    }
-
-    fn stop(self) {
-        let _ = self.stop.send(());
-        match self.thread.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the admin listener ended badly"),
-            Err(_) => tracing::error!("the admin listener panicked"),
-        }
-    }
+    Ok(Some(file.secret))
 }
 
 fn server(settings: &Settings, gateway: Gateway, upgrade: bool) -> Result<Server, StartError> {

@@ -3,13 +3,11 @@
 //! Invariant: what cannot be applied whole changes nothing.
 
 use super::StartError;
-use crate::admin::Admin;
 use crate::config::{self, Fault, Settings};
 use crate::governance::view::Declared;
 use crate::state::State;
 use crate::store::{Store, StoreError};
-use crate::telemetry::Metrics;
-use once_cell::sync::OnceCell;
+use crate::telemetry::{Metrics, ReloadStatus};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,8 +17,7 @@ pub struct Reloader {
     state: Arc<State>,
     store: Arc<Store>,
     metrics: Metrics,
-    /// Told how each reload went, for its readiness page.
-    admin: OnceCell<Admin>,
+    status: Arc<ReloadStatus>,
     /// What can only change by a restart, as it was at the start.
     fixed: Mutex<Option<Fixed>>,
 }
@@ -59,22 +56,12 @@ pub enum ReloadOutcome {
 
 impl Reloader {
     pub(super) fn new(path: Option<PathBuf>, state: Arc<State>, store: Arc<Store>, metrics: Metrics) -> Reloader {
-        Reloader { path, state, store, metrics, admin: OnceCell::new(), fixed: Mutex::default() }
+        Reloader { path, state, store, metrics, status: Arc::default(), fixed: Mutex::default() }
     }
 
-    /// Whom to tell how reloads went.
-    pub(super) fn tell(&self, admin: Admin) {
-        // Set once, by the only caller.
-        let _ = self.admin.set(admin);
-    }
-
-    fn note(&self, outcome: Result<(), String>) {
-        let word = if outcome.is_ok() { "applied" } else { "refused" };
-        self.metrics.reloads.with_label_values(&[word]).inc();
-        self.metrics.reload_good.set(i64::from(outcome.is_ok()));
-        if let Some(admin) = self.admin.get() {
-            admin.reloaded(outcome);
-        }
+    /// Shared with whoever reports readiness.
+    pub(super) fn status(&self) -> Arc<ReloadStatus> {
+        Arc::clone(&self.status)
     }
 
     /// The first view of this process.
@@ -96,11 +83,15 @@ impl Reloader {
                     );
                 }
                 tracing::info!(created = created.len(), updated = updated.len(), "configuration reloaded");
-                self.note(Ok(()));
+                self.metrics.reloads.with_label_values(&["applied"]).inc();
+                self.metrics.reload_good.set(1);
+                self.status.good();
             }
             ReloadOutcome::Refused(reasons) => {
                 reasons.iter().for_each(|reason| tracing::error!("configuration not reloaded: {reason}"));
-                self.note(Err(reasons.first().cloned().unwrap_or_default()));
+                self.metrics.reloads.with_label_values(&["refused"]).inc();
+                self.metrics.reload_good.set(0);
+                self.status.refused(reasons.first().cloned().unwrap_or_default());
             }
         }
         outcome
@@ -129,9 +120,9 @@ impl Reloader {
     fn apply(&self, settings: &Settings) -> Result<crate::store::ApplyReport, StoreError> {
         let now = self.state.clock.now();
         let opening = self.store.balances()?;
-        let keys = settings.virtual_keys.iter().map(|key| (key.draft.clone(), key.hash.clone())).collect();
         let report = self.state.change(&opening, |declared: &mut Declared| {
-            let report = self.store.reconcile(keys, now)?;
+            let keys = settings.virtual_keys.iter().map(|key| (key.draft.clone(), key.hash.clone()));
+            let report = self.store.apply_declared(keys, now)?;
             declared.policy = settings.policy.clone();
             declared.catalog = Arc::clone(&settings.catalog);
             declared.providers =

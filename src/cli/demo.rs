@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 /// Four short calls of the pretend provider at the list price of the model cost about this.
-const BUDGET_DOLLARS: &str = "0.0022";
+const BUDGET_DOLLARS: &str = "0.002";
 const MODEL: &str = "openai/gpt-4o";
 
 pub(super) fn run(port: u16, admin_port: u16) -> Result<(), Failed> {

@@ -138,6 +138,10 @@ fn run_until_signal(app: App, tidy_up: impl FnOnce() + Clone + Send + 'static) -
 }
 
 fn load(path: &Path) -> Result<Settings, Failed> {
+    if !path.exists() {
+        let hint = "name one with --config or TOLLGATE_CONFIG, or see the smallest one in config/minimal.yaml";
+        return Err(vec![format!("tollgate: there is no config file {}; {hint}", path.display())]);
+    }
     config::load(path).map_err(|faults| {
         let mut lines: Vec<String> = faults.iter().map(Fault::to_string).collect();
         let count = lines.len();

@@ -5,6 +5,7 @@
 use super::provider::read_providers;
 use super::settings::{Admin, Auth, DeclaredKey, Log, LogFormat, Server, Settings, Show, Store, Tls};
 use super::{DEFAULT_UPGRADE_SOCKET, prices};
+use crate::governance::cel;
 use crate::governance::entity::{Provider, is_built_in_provider};
 use crate::governance::judge::Admission;
 use crate::governance::money::Rate;
@@ -60,6 +61,14 @@ pub(super) const GOVERNANCE: &[&str] = &[
     "model_configs",
     "pricing_overrides",
 ];
+pub(super) const KEY: &[&str] =
+    &["id", "name", "description", "value", "is_active", "team_id", "customer_id", "provider_configs", "mcp_configs"];
+pub(super) const KEY_CONFIG: &[&str] =
+    &["id", "provider", "weight", "allowed_models", "blacklisted_models", "key_ids", "keys", "allow_all_keys"];
+pub(super) const LIMITS: &[&str] = &["budget", "budgets", "rate_limit", "budget_id", "rate_limit_id"];
+pub(super) const BUDGET: &[&str] = &["id", "max_limit", "reset_duration", "calendar_aligned"];
+pub(super) const RATE_LIMIT: &[&str] =
+    &["id", "token_max_limit", "token_reset_duration", "request_max_limit", "request_reset_duration"];
 pub(super) const PRICING: &[&str] = &["catalog", "refresh", "unknown_model"];
 pub(super) const LOG: &[&str] = &["format", "level"];
 
@@ -324,8 +333,18 @@ fn read_policy(root: &Object<'_>, client: Option<&Object<'_>>, reading: &mut Rea
         ] {
             not_yet(&governance, name, instead, faults);
         }
+        check_rules(&governance, faults);
     }
     (policy, body)
+}
+
+/// Rules are refused as a whole; those that could never work are named beside that.
+fn check_rules(governance: &Object<'_>, faults: &mut Faults) {
+    for rule in governance.objects("routing_rules", &mut Faults::default()).value().into_iter().flatten() {
+        if let Some(Err(error)) = rule.text("cel_expression", faults).value().map(cel::check) {
+            faults.add(rule.path("cel_expression"), error.to_string());
+        }
+    }
 }
 
 fn read_virtual_keys(root: &Object<'_>, providers: &[Arc<Provider>], reading: &mut Reading<'_>) -> Vec<DeclaredKey> {
@@ -343,6 +362,7 @@ fn read_virtual_keys(root: &Object<'_>, providers: &[Arc<Provider>], reading: &m
         let path = format!("governance.virtual_keys[{i}]");
         let mut faults = Faults::default();
         let draft = VirtualKeyDraft::read(value, &known, &mut faults);
+        only_known_in_key(value, &mut faults);
         for fault in faults.iter() {
             let dot = if fault.path.is_empty() { "" } else { "." };
             reading.faults.add(format!("{path}{dot}{}", fault.path), fault.message.clone());
@@ -362,6 +382,36 @@ fn read_virtual_keys(root: &Object<'_>, providers: &[Arc<Provider>], reading: &m
         declared.push(DeclaredKey { draft, hash: hash(value) });
     }
     declared
+}
+
+/// A misspelt limit would be no limit, so names within a declared key are checked as all others are.
+fn only_known_in_key(value: &Value, faults: &mut Faults) {
+    // What is no object was reported when the key was read.
+    let Some(key) = Object::of(value, "", &mut Faults::default()) else { return };
+    let shown = ["created_at", "updated_at", "config_hash"];
+    only_known(&key, &[KEY, &shown, LIMITS].concat(), faults);
+    only_known_limits(&key, faults);
+    for config in key.objects("provider_configs", &mut Faults::default()).value().into_iter().flatten() {
+        only_known(&config, &[KEY_CONFIG, &["virtual_key_id"], LIMITS].concat(), faults);
+        only_known_limits(&config, faults);
+    }
+}
+
+fn only_known_limits(owner: &Object<'_>, faults: &mut Faults) {
+    let quiet = &mut Faults::default();
+    let single = owner.object("budget", quiet).value();
+    let several = owner.objects("budgets", quiet).value();
+    for budget in single.into_iter().chain(several.into_iter().flatten()) {
+        only_known(&budget, BUDGET, faults);
+    }
+    if let Some(limit) = owner.object("rate_limit", quiet).value() {
+        only_known(&limit, RATE_LIMIT, faults);
+    }
+    for name in ["budget_id", "rate_limit_id"] {
+        if owner.raw(name).value().is_some() {
+            faults.add(owner.path(name), "limits are not shared in this version: write the limit itself here");
+        }
+    }
 }
 
 /// Of the canonical text: members in order, since maps are sorted.

@@ -217,12 +217,13 @@ fn tier(field: &str) -> Option<(&str, Lane)> {
     Some((base, Lane::Above(threshold)))
 }
 
-/// A count of tokens, also when it is written as text or with a fraction of zero. Anything else
-/// is no limit: nothing is charged by these numbers.
+/// A count of tokens, also when it is written as text or with a fraction of zero. Anything else is no
+/// limit, and so is zero: taken at its word, it would make every estimate nothing.
 fn whole(value: &RawValue) -> Option<u64> {
     let text = value.get().trim_matches('"');
     let (digits, fraction) = text.split_once('.').unwrap_or((text, ""));
-    fraction.bytes().all(|digit| digit == b'0').then(|| digits.parse().ok()).flatten()
+    let count = digits.parse().ok().filter(|count| *count > 0)?;
+    fraction.bytes().all(|digit| digit == b'0').then_some(count)
 }
 
 fn shown(name: &str) -> String {

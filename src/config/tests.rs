@@ -132,6 +132,26 @@ fn settings_are_checked() {
 }
 
 #[test]
+fn a_misspelt_limit_is_no_limit_and_so_a_fault() {
+    refused(
+        "governance:\n  virtual_keys:\n    - name: a\n      bugdet: { max_limit: 1, reset_duration: 1d }\n    - name: b\n      budget: { max_limit: 1, reset_duration: 1d, calender_aligned: true }\n      provider_configs: [{ provider: openai, rate_limits: {}, budget_id: x }]\n",
+        &[
+            "t.yaml:4:7: governance.virtual_keys[0].bugdet: unknown key; did you mean 'budget'?",
+            "t.yaml:6:51: governance.virtual_keys[1].budget.calender_aligned: unknown key; did you mean 'calendar_aligned'?",
+            "t.yaml:7:46: governance.virtual_keys[1].provider_configs[0].rate_limits: unknown key; did you mean 'rate_limit'?",
+            "t.yaml:7:63: governance.virtual_keys[1].provider_configs[0].budget_id: limits are not shared in this version: write the limit itself here",
+        ],
+    );
+}
+
+#[test]
+fn rules_that_could_never_work_are_named() {
+    let faults = parse("governance:\n  routing_rules:\n    - { name: a, cel_expression: 'model ==' }\n").unwrap_err();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults[1].contains(":3:18: governance.routing_rules[0].cel_expression: at line 1, column"), "{faults:?}");
+}
+
+#[test]
 fn providers_are_checked() {
     let check = |text: &str, expected: &[&str]| refused(&format!("providers:\n  {text}\n"), expected);
     check(

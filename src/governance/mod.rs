@@ -1,5 +1,7 @@
 //! The core: who may spend what. Pure: no I/O, no async, no clock, no float, no global.
+#![deny(clippy::float_arithmetic)]
 
+pub mod cel;
 pub mod entity;
 pub mod judge;
 pub mod money;

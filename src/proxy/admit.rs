@@ -51,11 +51,12 @@ pub(super) fn spend(price: Option<&Price>, usage: &Usage) -> Spend {
 
 /// What the call will probably use: its text, and what the model usually writes, at most its cap.
 fn expected(state: &State, call: &Call, target: &Target, price: Option<&Price>) -> Usage {
+    if call.kind == RequestKind::Embedding {
+        // The model's window holds for each text of a batch, not for all of them.
+        return Usage::estimated(call.input_estimate(), 0);
+    }
     let window = price.and_then(|price| price.input_tokens_max).unwrap_or(u64::MAX);
     let input = call.input_estimate().min(window);
-    if call.kind == RequestKind::Embedding {
-        return Usage::estimated(input, 0);
-    }
     let output = state.expectations.output(&target.provider.name, &target.model, call.output_cap);
     Usage::estimated(input, output.saturating_mul(call.choices.max(1)))
 }

@@ -6,7 +6,7 @@ use crate::governance::request::RequestKind;
 use crate::provider::{Call, CallError};
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
-use pingora::proxy::Session;
+use pingora_proxy::Session;
 use std::time::Duration;
 
 /// A body that stops coming is given up after this.

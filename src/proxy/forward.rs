@@ -9,8 +9,8 @@ use super::admit::{Admitted, admit};
 use super::call::Request;
 use super::dial::{DialError, Line, Origin};
 use super::exchange::Exchange;
-use super::meter::{Answer, client_left, pump, read_on, write_whole};
-use super::respond::own_headers;
+use super::meter::{Answer, client_left, pump, read_on};
+use super::respond::{own_headers, write_whole};
 use super::settle::{End, settle};
 use super::{Failure, Gateway, Halt};
 use crate::governance::entity::Network;
@@ -23,8 +23,8 @@ use crate::state::outbox::Ending;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::Session;
 use pingora::{ErrorSource, ErrorType};
+use pingora_proxy::Session;
 use std::fmt::Write;
 use std::pin::pin;
 use std::sync::Arc;
@@ -162,7 +162,7 @@ async fn wait(job: &Job<'_>, session: &mut Session, network: &Network, round: u3
     let doubled = network.retry_backoff_initial.saturating_mul(1 << (round - 1).min(16));
     let base = doubled.min(network.retry_backoff_max);
     // An id is as good as a die here: its last digits differ from request to request.
-    let spread = 80 + u32::try_from(job.gateway.state.new_id().0 * 7 % 41).unwrap_or(0);
+    let spread = 80 + u32::try_from(job.gateway.state.new_id().0 % 41 * 7 % 41).unwrap_or(0);
     let pause = (base * spread / 100).min(network.retry_backoff_max);
     unless_client_leaves(session, tokio::time::sleep(pause)).await
 }
@@ -245,24 +245,26 @@ async fn attempt(
         drain: gateway.options.drain_after_disconnect,
     };
     let pumped = pump(session, x, &mut line, answer).await;
-    settle(
-        admitted,
-        match head.status.is_success() && !pumped.error_first {
-            true => End::Answered { ending: pumped.ending, reading: &pumped.reading },
-            false => End::NoCharge(Ending::UpstreamFailed),
-        },
-    );
+    // An error that came instead of an answer costs nothing, unless the provider itself says so.
+    let Reading { usage, delivered_tokens, .. } = &pumped.reading;
+    let nothing = pumped.unseen || (pumped.error_first && usage.is_none() && *delivered_tokens == 0);
+    let end = match (head.status.is_success() && !nothing, pumped.ending) {
+        (true, ending) => End::Answered { ending, reading: &pumped.reading },
+        (false, Ending::Completed) => End::NoCharge(Ending::UpstreamFailed),
+        (false, ending) => End::NoCharge(ending),
+    };
+    settle(admitted, end);
     if pumped.line_is_clean {
         gateway.dialer.release(line).await;
     } else {
         line.session.shutdown().await;
     }
-    match (pumped.error_first, pumped.ending) {
-        (true, _) => {
+    match (pumped.unseen, pumped.ending) {
+        (true, _) if pumped.error_first => {
             Attempt::Failed(Failed::Failure(Failure::ErrorFirst { provider: target.provider.name.to_string() }))
         }
+        (true, ending) => Attempt::Failed(Failed::Failure(before_any_byte(target, ending))),
         (false, Ending::ClientGone) => Attempt::ClientGone,
-        (false, ending) if x.status.is_none() => Attempt::Failed(Failed::Failure(before_any_byte(target, ending))),
         (false, _) => Attempt::Answered,
     }
 }
@@ -426,7 +428,7 @@ fn upstream_head(
     h2: bool,
 ) -> pingora::Result<RequestHeader> {
     let provider = &target.provider;
-    let mut head = RequestHeader::build(Method::POST, path.as_bytes(), Some(12))?;
+    let mut head = RequestHeader::build_no_case(Method::POST, path.as_bytes(), Some(12))?;
     if h2 {
         let scheme = if origin.is_tls() { "https" } else { "http" };
         let authority = origin.authority().to_str().unwrap_or_default();
@@ -478,7 +480,7 @@ fn client_head(
     version: Version,
 ) -> Box<ResponseHeader> {
     let build = || -> pingora::Result<ResponseHeader> {
-        let mut head = ResponseHeader::build(upstream.status, Some(upstream.headers.len() + 8))?;
+        let mut head = ResponseHeader::build_no_case(upstream.status, Some(upstream.headers.len() + 8))?;
         for (name, value) in &upstream.headers {
             if name != header::CONTENT_LENGTH && !KEPT_BACK.contains(&name.as_str()) {
                 head.append_header(name.clone(), value.clone())?;

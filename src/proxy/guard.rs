@@ -4,9 +4,9 @@
 
 use crate::governance::refusal::Refusal;
 use once_cell::sync::Lazy;
-use pingora::proxy::Session;
 use pingora_limits::inflight::{Guard as Place, Inflight};
 use pingora_limits::rate::Rate;
+use pingora_proxy::Session;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Guard {
             return Err(Refusal::TooManyRequests { what: "requests a second", max: *max });
         }
         let Some((inflight, max)) = &self.inflight else { return Ok(None) };
-        let (place, now) = inflight.incr(&address, 1);
+        let (place, now) = inflight.incr(address, 1);
         if now > isize::try_from(*max).unwrap_or(isize::MAX) {
             return Err(Refusal::TooManyRequests { what: "requests at once", max: *max });
         }

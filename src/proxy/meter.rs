@@ -9,7 +9,7 @@ use bytes::Bytes;
 use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
+use pingora_proxy::Session;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -41,7 +41,9 @@ pub(super) struct Answer {
 pub(super) struct Pumped {
     pub(super) ending: Ending,
     pub(super) reading: Reading,
-    /// The first event was an error, and nothing was sent to the client.
+    /// Nothing of it reached the client; another target may try.
+    pub(super) unseen: bool,
+    /// The answer is a stream whose first event is an error.
     pub(super) error_first: bool,
     /// The connection to the provider was read to the end of its answer.
     pub(super) line_is_clean: bool,
@@ -69,13 +71,19 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
     let mut judging = judge_first_event;
     let mut held = 0;
     let mut first = true;
+    // Met while looking whether more was there. The session would not tell it a second time: to it the
+    // broken answer is over, and looks whole.
+    let mut fault = None;
     let (ending, clean) = loop {
         let by = all_by.or(first.then_some(first_piece_by));
-        line.session.set_read_timeout(Some(by.map_or(idle, |by| left(by))));
-        let next = tokio::select! {
-            biased;
-            piece = line.session.read_response_body() => Next::Piece(piece),
-            () = client_left(session) => Next::ClientLeft,
+        line.session.set_read_timeout(Some(by.map_or(idle, left)));
+        let next = match fault.take() {
+            Some(fault) => Next::Piece(Err(fault)),
+            None => tokio::select! {
+                biased;
+                piece = line.session.read_response_body() => Next::Piece(piece),
+                () = client_left(session) => Next::ClientLeft,
+            },
         };
         let mut done;
         match next {
@@ -95,8 +103,11 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
                             done = line.session.response_done();
                         }
                         Some(Ok(None)) => done = true,
-                        // A fault is met again by the next read.
-                        Some(Err(_)) | None => break,
+                        Some(Err(error)) => {
+                            fault = Some(error);
+                            break;
+                        }
+                        None => break,
                     }
                 }
             }
@@ -116,8 +127,7 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
         if judging {
             match reader.as_ref().and_then(Reader::first_event) {
                 Some(FirstEvent::Error) => {
-                    let reading = reader.map(|reader| reader.reading()).unwrap_or_default();
-                    return Pumped { ending: Ending::UpstreamFailed, reading, error_first: true, line_is_clean: done };
+                    return pumped(Ending::UpstreamFailed, reader.as_ref(), true, done);
                 }
                 None if !done && held < JUDGE_MAX => continue,
                 _ => judging = false,
@@ -132,18 +142,23 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
             break (Ending::Completed, true);
         }
     };
-    let reading = reader.map(|reader| reader.reading()).unwrap_or_default();
     if ending != Ending::Completed && x.status.is_some() {
         // What came is passed on, and then cut: a clean end would make half an answer look whole.
         let _ = write(session, &mut head, &mut out, false).await;
         session.set_keepalive(None);
         session.as_downstream_mut().shutdown().await;
     }
-    pumped(ending, reading, clean)
+    pumped(ending, reader.as_ref(), x.status.is_none(), clean)
 }
 
-fn pumped(ending: Ending, reading: Reading, line_is_clean: bool) -> Pumped {
-    Pumped { ending, reading, error_first: false, line_is_clean }
+fn pumped(ending: Ending, reader: Option<&Reader>, unseen: bool, line_is_clean: bool) -> Pumped {
+    Pumped {
+        ending,
+        reading: reader.map(Reader::reading).unwrap_or_default(),
+        unseen,
+        error_first: reader.and_then(Reader::first_event) == Some(FirstEvent::Error),
+        line_is_clean,
+    }
 }
 
 /// The client left in the middle of the answer.
@@ -152,7 +167,7 @@ async fn left_behind(line: &mut Line, reader: Option<Reader>, drain: Duration) -
         Some(reader) => read_on(line, reader, stopwatch() + drain).await,
         None => Reading::default(),
     };
-    pumped(Ending::ClientGone, reading, false)
+    Pumped { ending: Ending::ClientGone, reading, unseen: false, error_first: false, line_is_clean: false }
 }
 
 fn left(by: Instant) -> Duration {
@@ -197,16 +212,6 @@ async fn write(
         tasks.push(HttpTask::Body(None, true));
     }
     session.write_response_tasks(tasks).await.map(|_| ())
-}
-
-/// Sends an answer that is complete already.
-pub(super) async fn write_whole(session: &mut Session, x: &mut Exchange, head: Box<ResponseHeader>, body: Bytes) {
-    x.status = Some(head.status.as_u16());
-    let tasks = vec![HttpTask::Header(head, false), HttpTask::Body(Some(body), true)];
-    if session.write_response_tasks(tasks).await.is_err() {
-        x.client_left = true;
-        session.set_keepalive(None);
-    }
 }
 
 /// After the client left: reads on for the usage until `by`, and passes nothing on.

@@ -10,7 +10,8 @@ use crate::wire::error::{Envelope, ExtraFields};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
+use pingora::protocols::http::HttpTask;
+use pingora_proxy::Session;
 
 /// A body that was not read is read and thrown away up to this size, to keep the connection.
 const DRAIN_MAX: u64 = 64 * 1024;
@@ -78,7 +79,7 @@ pub(super) async fn json(
 ) -> pingora::Result<()> {
     make_reusable(session).await;
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut head = ResponseHeader::build(code, Some(8))?;
+    let mut head = ResponseHeader::build_no_case(code, Some(8))?;
     head.insert_header(header::CONTENT_TYPE, JSON)?;
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
     if let Some(seconds) = retry_after {
@@ -88,17 +89,19 @@ pub(super) async fn json(
         head.insert_header(header::WWW_AUTHENTICATE, "Bearer")?;
     }
     own_headers(&mut head, x)?;
-    x.status = Some(status);
-    let written = async {
-        session.write_response_header(Box::new(head), false).await?;
-        session.write_response_body(Some(Bytes::from(body)), true).await
-    };
-    if written.await.is_err() {
+    write_whole(session, x, Box::new(head), Bytes::from(body)).await;
+    Ok(())
+}
+
+/// Sends an answer that is complete already.
+pub(super) async fn write_whole(session: &mut Session, x: &mut Exchange, head: Box<ResponseHeader>, body: Bytes) {
+    x.status = Some(head.status.as_u16());
+    let tasks = vec![HttpTask::Header(head, false), HttpTask::Body(Some(body), true)];
+    if session.write_response_tasks(tasks).await.is_err() {
         // The client did not wait for its answer. That is no fault of ours, and nothing to log.
         x.client_left = true;
         session.set_keepalive(None);
     }
-    Ok(())
 }
 
 /// The headers that every answer carries.

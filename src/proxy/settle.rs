@@ -2,6 +2,7 @@
 
 use super::admit::{Admitted, spend};
 use crate::governance::pricing::Price;
+use crate::governance::request::RequestKind;
 use crate::governance::usage::{Source, Usage};
 use crate::provider::Call;
 use crate::provider::Reading;
@@ -66,6 +67,8 @@ fn charged(call: &Call, reading: &Reading, price: Option<&Price>, held: Usage) -
 
 /// Usage beyond the model's own bounds is a fault of the one who counted.
 fn plausible(call: &Call, usage: &Usage, price: Option<&Price>) -> bool {
+    // For embeddings the window holds for each text of a batch, and nobody counted those.
+    let price = price.filter(|_| call.kind != RequestKind::Embedding);
     let window =
         price.and_then(|price| Some(price.input_tokens_max?.saturating_add(price.output_tokens_max.unwrap_or(0))));
     let output = price.and_then(|price| price.output_tokens_max);

@@ -522,7 +522,7 @@ fn the_file_is_applied_when_its_own_entry_changed() {
     let house = House::new();
     house.add("api", "made by the api");
     let apply = |body: serde_json::Value, hash: &str| {
-        let report = house.store.reconcile(vec![(draft(body), hash.to_owned())], at(NOW)).unwrap();
+        let report = house.store.apply_declared(vec![(draft(body), hash.to_owned())], at(NOW)).unwrap();
         let keys = house.store.virtual_keys().unwrap();
         assert_eq!(keys.len(), 2);
         (report, keys.into_iter().find(|(_, key)| &*key.id != "api").unwrap())
@@ -571,7 +571,7 @@ fn a_file_that_clashes_changes_nothing() {
     let fresh = draft(serde_json::json!({"name": "fresh"}));
     let clash = draft(serde_json::json!({"name": "other", "value": "sk-bf-one"}));
     let declared = vec![(fresh, "a".to_owned()), (clash, "b".to_owned())];
-    let error = house.store.reconcile(declared, at(NOW)).unwrap_err();
+    let error = house.store.apply_declared(declared, at(NOW)).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::ValueTaken);
     assert_eq!(house.store.virtual_keys().unwrap().len(), 1);
 }

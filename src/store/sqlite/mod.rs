@@ -131,9 +131,9 @@ impl Store {
     /// Applies what the config file declares, each object with the hash of its text, in one transaction. An
     /// object is applied when its hash is not the one it was last applied with; what the file does not name
     /// is left alone. Limits that can be told to be the same keep what was spent.
-    pub fn reconcile(
+    pub fn apply_declared(
         &self,
-        declared: Vec<(VirtualKeyDraft, String)>,
+        declared: impl IntoIterator<Item = (VirtualKeyDraft, String)>,
         now: Timestamp,
     ) -> Result<ApplyReport, StoreError> {
         self.write("apply the config file's virtual keys", |tx| reconcile::apply(tx, &self.sealer, declared, now))

@@ -30,7 +30,7 @@ pub struct ApplyReport {
 pub(super) fn apply(
     tx: &Transaction<'_>,
     sealer: &Sealer,
-    declared: Vec<(VirtualKeyDraft, String)>,
+    declared: impl IntoIterator<Item = (VirtualKeyDraft, String)>,
     now: Timestamp,
 ) -> Result<ApplyReport, StoreError> {
     let mut report = ApplyReport::default();
