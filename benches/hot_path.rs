@@ -16,7 +16,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 use tollgate::governance::entity::{
-    Budget, Dialect, KeySet, ModelSet, Network, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey, Weight,
+    Budget, Dialect, KeySet, ModelSet, Network, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey,
+    Weight,
 };
 use tollgate::governance::money::{Nanos, Rate};
 use tollgate::governance::pricing::{Catalog, Price, Prices};
@@ -138,7 +139,8 @@ fn virtual_key(number: usize, limits: usize, windows: Windows) -> VirtualKey {
         let budget =
             Budget { id, max: Nanos::new(AMPLE), window: window(), anchor: at, created_at: at, updated_at: at };
         let id = format!("{name}-rate-{number}").into();
-        let rate = RateLimit { id, tokens: quota(count > 1), requests: quota(count > 2), created_at: at, updated_at: at };
+        let rate =
+            RateLimit { id, tokens: quota(count > 1), requests: quota(count > 2), created_at: at, updated_at: at };
         (if count > 0 { vec![budget] } else { vec![] }, (count > 1).then_some(rate))
     };
     let own = level("key", limits.min(3));
