@@ -10,7 +10,7 @@ pub use reload::{ReloadOutcome, Reloader};
 use crate::admin::{self, Admin};
 use crate::config::{Auth, Settings, Show};
 use crate::governance::secret::Secret;
-use crate::proxy::{Gateway, Options};
+use crate::proxy::{Gateway, IDLE_CLIENT_SECONDS, Options};
 use crate::state::State;
 use crate::state::clock::Clock;
 use crate::store::writer::Writer;
@@ -77,6 +77,13 @@ pub struct Start {
 impl App {
     /// Opens the store, publishes the first view, binds the listeners.
     pub fn build(settings: Settings, start: &Start) -> Result<App, StartError> {
+        // Before anything is changed: is the place free? A successor waits here for the listeners of the
+        // process that runs now, so that it reads the balances as late as it can.
+        let listen = settings.server.listen.clone();
+        if !start.upgrade {
+            listen.iter().try_for_each(|&address| probe(address, "server.listen"))?;
+        }
+        let mut server = empty_server(&settings, start.upgrade);
         let data_dir = key_file::data_dir(&settings.store.path);
         let encryption_key = encryption_key(&settings, &data_dir)?;
         let store = Arc::new(Store::open(&settings.store.path, &encryption_key)?);
@@ -85,10 +92,6 @@ impl App {
         let reloader =
             Arc::new(Reloader::new(start.config_path.clone(), Arc::clone(&state), Arc::clone(&store), metrics.clone()));
         reloader.apply_first(&settings)?;
-        let listen = settings.server.listen.clone();
-        if !start.upgrade {
-            listen.iter().try_for_each(|&address| probe(address, "server.listen"))?;
-        }
         let options = Options {
             body_bytes_max: settings.server.body_bytes_max,
             drain_after_disconnect: settings.server.drain_after_disconnect,
@@ -98,7 +101,7 @@ impl App {
         };
         let gateway = Gateway::new(Arc::clone(&state), metrics.clone(), options, ConnectorOptions::new(UPSTREAM_POOL));
         let open_requests = gateway.open_requests();
-        let server = server(&settings, gateway, start.upgrade)?;
+        add_proxy(&mut server, &settings, gateway)?;
         let writer = Writer::start(Arc::clone(state.outbox()), store.ledger()?, metrics.clone(), state.clock.clone())
             .map_err(|source| StartError::Thread { what: "the ledger's writer", source })?;
         let handle = Admin::new(admin::Parts {
@@ -150,7 +153,8 @@ fn admin_token(settings: &Settings, data_dir: &std::path::Path) -> Result<Option
     Ok(Some(file.secret))
 }
 
-fn server(settings: &Settings, gateway: Gateway, upgrade: bool) -> Result<Server, StartError> {
+/// Pingora's server without a service, with the listeners of its predecessor if it is to have them.
+fn empty_server(settings: &Settings, upgrade: bool) -> Server {
     let conf = ServerConf {
         threads: settings.server.threads,
         upgrade_sock: settings.server.upgrade_socket.display().to_string(),
@@ -161,8 +165,13 @@ fn server(settings: &Settings, gateway: Gateway, upgrade: bool) -> Result<Server
     };
     let mut server = Server::new_with_opt_and_conf(Opt { upgrade, ..Opt::default() }, conf);
     server.bootstrap();
+    server
+}
+
+fn add_proxy(server: &mut Server, settings: &Settings, gateway: Gateway) -> Result<(), StartError> {
     let mut options = HttpServerOptions::default();
     options.h2c = true;
+    options.h2_idle_timeout = Some(Duration::from_secs(IDLE_CLIENT_SECONDS));
     let mut service =
         ProxyServiceBuilder::new(&server.configuration, gateway).name("proxy").server_options(options).build();
     for address in &settings.server.listen {
@@ -172,7 +181,7 @@ fn server(settings: &Settings, gateway: Gateway, upgrade: bool) -> Result<Server
         }
     }
     server.add_service(service);
-    Ok(server)
+    Ok(())
 }
 
 fn tls_settings(tls: &crate::config::Tls) -> Result<TlsSettings, StartError> {

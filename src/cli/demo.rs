@@ -36,7 +36,7 @@ fn settings(port: u16, admin_port: u16, provider: u16, data: &std::path::Path, k
         r#"
 server: {{ listen: ["127.0.0.1:{port}"], upgrade_socket: "{data}/upgrade.sock", grace_period: 2s }}
 admin: {{ listen: "127.0.0.1:{admin_port}", token: "{token}" }}
-store: {{ path: "{data}/tollgate.db" }}
+store: {{ path: "{data}/tollgate.db", encryption_key: "{token}" }}
 providers:
   openai:
     keys: [{{ name: demo, value: pretend }}]

@@ -108,8 +108,11 @@ fn run_until_signal(app: App, tidy_up: impl FnOnce() + Clone + Send + 'static) -
         let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
             .map_err(|error| vec![format!("tollgate: cannot listen for signals: {error}")])?;
         let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut stopping = false;
             for signal in signals.forever() {
                 let stop = match signal {
+                    // Asked a second time, nobody wants to wait any more.
+                    _ if stopping && signal != SIGHUP => Stop::Now,
                     SIGHUP => {
                         reloader.reload();
                         continue;
@@ -119,6 +122,7 @@ fn run_until_signal(app: App, tidy_up: impl FnOnce() + Clone + Send + 'static) -
                     _ => Stop::Now,
                 };
                 tracing::info!(?stop, "stopping");
+                stopping = true;
                 let _ = ask.send(Some(stop));
             }
         });
@@ -129,12 +133,12 @@ fn run_until_signal(app: App, tidy_up: impl FnOnce() + Clone + Send + 'static) -
     let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
     tracing::info!(proxy = listen.join(", "), %admin, version = version(), "serving");
     let last = tidy_up.clone();
-    app.run(asked, || {
+    let all_written = app.run(asked, |all_written| {
         tidy_up();
-        std::process::exit(0)
+        std::process::exit(if all_written { 0 } else { 1 })
     });
     last();
-    Ok(())
+    if all_written { Ok(()) } else { Err(vec!["tollgate: stopped with calls that are not in the ledger".to_owned()]) }
 }
 
 fn load(path: &Path) -> Result<Settings, Failed> {

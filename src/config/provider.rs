@@ -166,9 +166,12 @@ fn read_custom(custom: &Object<'_>, faults: &mut Faults) -> Custom {
     if let Some(paths) = custom.object("request_path_overrides", faults).value() {
         for name in paths.names() {
             let Some(path) = paths.text(name, faults).value() else { continue };
-            let good = path.starts_with('/') || path.starts_with("http://") || path.starts_with("https://");
-            if !good || path.parse::<Uri>().is_err() {
-                faults.add(paths.path(name), format!("'{path}' is neither a path that begins with / nor a URL"));
+            match path.parse::<Uri>() {
+                Ok(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+                    faults.add(paths.path(name), "must not carry a user or password");
+                }
+                Ok(uri) if path.starts_with('/') || matches!(uri.scheme_str(), Some("http" | "https")) => {}
+                _ => faults.add(paths.path(name), "is neither a path that begins with / nor a URL"),
             }
             if let Some(kind) = RequestKind::from_name(name.trim_end_matches("_stream")) {
                 overrides.insert(kind, path.to_owned());

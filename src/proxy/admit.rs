@@ -1,5 +1,6 @@
 //! Holding: what an attempt is expected to cost, set aside at every limit before a byte is sent.
 
+use crate::governance::money::Nanos;
 use crate::governance::pricing::{Price, UnknownModel};
 use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
@@ -12,6 +13,10 @@ use crate::state::hold::{Hold, Spend};
 use crate::state::outbox::CallTag;
 use crate::state::{Ask, Snapshot, State};
 use std::sync::Arc;
+
+/// No attempt holds or spends more than this many nanos (72 million dollars) or tokens, whatever a body or a
+/// provider says; so sums stay far from where they would saturate.
+const SPEND_MAX: i64 = 1 << 56;
 
 /// An admitted attempt: the hold, and the price that it was made and will be settled by.
 pub(super) struct Admitted {
@@ -45,8 +50,9 @@ pub(super) fn admit(
 
 /// What usage comes to.
 pub(super) fn spend(price: Option<&Price>, usage: &Usage) -> Spend {
-    let tokens = i64::try_from(usage.total()).unwrap_or(i64::MAX);
-    Spend { cost: price.map(|price| price.cost(usage)).unwrap_or_default(), tokens }
+    let tokens = i64::try_from(usage.total()).unwrap_or(SPEND_MAX).min(SPEND_MAX);
+    let cost = price.map(|price| price.cost(usage)).unwrap_or_default();
+    Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens }
 }
 
 /// What the call will probably use: its text, and what the model usually writes, at most its cap.

@@ -4,13 +4,17 @@ use super::Halt;
 use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
 use crate::provider::{Call, CallError};
+use crate::state::clock::stopwatch;
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use pingora_proxy::Session;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// A body that stops coming is given up after this.
 const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// A body that comes in drops is given up after this.
+const BODY_TOTAL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Memory is reserved for what has come, not for what a header promises.
 const RESERVE_MAX: usize = 1024 * 1024;
 
@@ -86,19 +90,29 @@ async fn read_body(session: &mut Session, max: u64) -> Result<Bytes, Halt> {
         // Pingora does not say "continue" by itself, and curl would wait a second for it.
         session.as_downstream_mut().write_continue_response().await.map_err(|_| Halt::ClientGone)?;
     }
-    session.as_downstream_mut().set_read_timeout(Some(BODY_READ_TIMEOUT));
-    let mut next = async || match session.as_downstream_mut().read_request_body().await {
-        Ok(piece) => Ok(piece),
-        Err(error) if *error.etype() == pingora::ErrorType::ReadTimedout => {
-            Err(Halt::Refused(Refusal::InvalidRequest {
-                field: None,
-                message: format!("the body did not arrive: nothing came for {} seconds", BODY_READ_TIMEOUT.as_secs()),
-            }))
+    let all_by = stopwatch() + BODY_TOTAL_TIMEOUT;
+    let late = || {
+        let message = format!(
+            "the body did not arrive in time: {} s for a part, {} s for all of it",
+            BODY_READ_TIMEOUT.as_secs(),
+            BODY_TOTAL_TIMEOUT.as_secs()
+        );
+        Halt::Refused(Refusal::InvalidRequest { field: None, message })
+    };
+    // Pingora's own timeout does not hold for HTTP/2.
+    let mut next = async || {
+        let patience = BODY_READ_TIMEOUT.min(all_by.saturating_duration_since(stopwatch()));
+        match timeout(patience, session.as_downstream_mut().read_request_body()).await {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(_)) => Err(Halt::ClientGone),
+            Err(_) => Err(late()),
         }
-        Err(_) => Err(Halt::ClientGone),
     };
     // Most bodies come in one piece, and are then never copied.
     let Some(first) = next().await? else { return Ok(Bytes::new()) };
+    if first.len() as u64 > max {
+        return Err(too_large());
+    }
     let Some(second) = next().await? else { return Ok(first) };
     let announced = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
     let mut body = BytesMut::with_capacity(

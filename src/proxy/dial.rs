@@ -5,6 +5,7 @@
 
 use crate::governance::entity::Network;
 use crate::state::clock::{since, stopwatch};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
@@ -13,7 +14,7 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -22,12 +23,18 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection to a provider is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const NAME_TTL: Duration = Duration::from_secs(30);
+/// Calls that share one HTTP/2 connection.
+const H2_STREAMS_MAX: usize = 100;
 /// Addresses of one name that are tried, one after the other.
 const ADDRESSES_MAX: usize = 4;
+/// Peers kept for one origin; more addresses than these come and go.
+const PEERS_MAX: usize = 16;
 
 pub(super) struct Dialer {
     connector: Connector,
     private_addresses: bool,
+    /// Group keys of peers that share no connection.
+    alone: AtomicU64,
     /// By URL without its path. Grows only with what is configured.
     origins: RwLock<HashMap<Box<str>, Arc<Origin>>>,
 }
@@ -38,11 +45,22 @@ pub(super) struct Origin {
     host: Box<str>,
     port: u16,
     authority: HeaderValue,
-    /// The path of the base URL, without a slash at its end.
+    /// Path and query of the URL, without a slash at the end.
     path: Box<str>,
-    literal: Option<IpAddr>,
+    /// The address, where the host is one.
+    literal: Option<Arc<[IpAddr]>>,
     known: RwLock<Option<Known>>,
     refreshing: AtomicBool,
+    /// Peers as they were built before: building one costs more than everything else about dialling.
+    peers: RwLock<Vec<Built>>,
+}
+
+/// A peer and what it was built from.
+struct Built {
+    address: IpAddr,
+    verify: bool,
+    enforce_http2: bool,
+    peer: Arc<HttpPeer>,
 }
 
 #[derive(Clone)]
@@ -55,7 +73,9 @@ struct Known {
 pub(super) struct Line {
     pub(super) session: HttpSession,
     pub(super) reused: bool,
-    peer: HttpPeer,
+    /// The request did not go out whole: what is sent next would be taken for the rest of it.
+    pub(super) half_sent: bool,
+    peer: Arc<HttpPeer>,
 }
 
 /// Why there is no connection. None of these sent a byte of the request.
@@ -75,7 +95,12 @@ pub(super) enum DialError {
 
 impl Dialer {
     pub(super) fn new(options: ConnectorOptions, private_addresses: bool) -> Dialer {
-        Dialer { connector: Connector::new(Some(options)), private_addresses, origins: RwLock::default() }
+        Dialer {
+            connector: Connector::new(Some(options)),
+            private_addresses,
+            alone: AtomicU64::new(1),
+            origins: RwLock::default(),
+        }
     }
 
     /// What is known about the origin of `url`.
@@ -88,8 +113,8 @@ impl Dialer {
         Ok(Arc::clone(origins.entry(url.into()).or_insert(origin)))
     }
 
-    /// A connection to `origin`: a kept one if there is any.
-    pub(super) async fn connect(&self, origin: &Arc<Origin>, network: &Network) -> Result<Line, DialError> {
+    /// A connection to `origin`: a kept one if there is any, unless it must be a new one.
+    pub(super) async fn connect(&self, origin: &Arc<Origin>, network: &Network, new: bool) -> Result<Line, DialError> {
         let host = || origin.host.to_string();
         let mut failure = DialError::NoAddress { host: host() };
         for &address in origin.addresses().await?.iter().take(ADDRESSES_MAX) {
@@ -98,8 +123,16 @@ impl Dialer {
                 continue;
             }
             let peer = origin.peer(address, network);
-            match self.connector.get_http_session(&peer).await {
-                Ok((session, reused)) => return Ok(Line { session, reused, peer }),
+            let got = if new {
+                // No kept connection has this key.
+                let mut alone = HttpPeer::clone(&peer);
+                alone.group_key = self.alone.fetch_add(1, Ordering::Relaxed);
+                self.connector.get_http_session(&alone).await
+            } else {
+                self.connector.get_http_session(&*peer).await
+            };
+            match got {
+                Ok((session, reused)) => return Ok(Line { session, reused, half_sent: false, peer }),
                 Err(source) => {
                     let timed_out = matches!(
                         source.etype(),
@@ -112,9 +145,12 @@ impl Dialer {
         Err(failure)
     }
 
-    /// Keeps a connection whose answer was read to its end, and closes any other.
-    pub(super) async fn release(&self, line: Line) {
-        self.connector.release_http_session(line.session, &line.peer, Some(IDLE_TIMEOUT)).await;
+    /// Keeps a connection whose request and answer went through whole, and closes any other.
+    pub(super) async fn release(&self, mut line: Line) {
+        if line.half_sent {
+            return line.session.shutdown().await;
+        }
+        self.connector.release_http_session(line.session, &*line.peer, Some(IDLE_TIMEOUT)).await;
     }
 }
 
@@ -133,10 +169,11 @@ impl Origin {
             host: bare.into(),
             port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
             authority: HeaderValue::from_str(uri.authority()?.as_str()).ok()?,
-            path: uri.path().trim_end_matches('/').into(),
-            literal: bare.parse().ok(),
+            path: uri.path_and_query().map_or("", PathAndQuery::as_str).trim_end_matches('/').into(),
+            literal: bare.parse().ok().map(|address: IpAddr| Arc::from([address])),
             known: RwLock::default(),
             refreshing: AtomicBool::new(false),
+            peers: RwLock::default(),
         })
     }
 
@@ -152,15 +189,32 @@ impl Origin {
         self.tls
     }
 
-    fn peer(&self, address: IpAddr, network: &Network) -> HttpPeer {
+    fn peer(&self, address: IpAddr, network: &Network) -> Arc<HttpPeer> {
+        let (verify, enforce_http2) = (!network.insecure_skip_verify, network.enforce_http2);
+        let is_it =
+            |built: &&Built| built.address == address && built.verify == verify && built.enforce_http2 == enforce_http2;
+        if let Some(built) = self.peers.read().unwrap_or_else(PoisonError::into_inner).iter().find(is_it) {
+            return Arc::clone(&built.peer);
+        }
+        let peer = Arc::new(self.build_peer(address, verify, enforce_http2));
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() >= PEERS_MAX {
+            peers.clear();
+        }
+        peers.push(Built { address, verify, enforce_http2, peer: Arc::clone(&peer) });
+        peer
+    }
+
+    fn build_peer(&self, address: IpAddr, verify: bool, enforce_http2: bool) -> HttpPeer {
         let mut peer = HttpPeer::new(SocketAddr::new(address, self.port), self.tls, self.host.to_string());
         let options = &mut peer.options;
         options.connection_timeout = Some(CONNECT_TIMEOUT);
         options.total_connection_timeout = Some(TLS_TIMEOUT);
         options.idle_timeout = Some(IDLE_TIMEOUT);
-        options.verify_cert = !network.insecure_skip_verify;
-        options.verify_hostname = !network.insecure_skip_verify;
-        options.alpn = match (network.enforce_http2, self.tls) {
+        options.max_h2_streams = H2_STREAMS_MAX;
+        options.verify_cert = verify;
+        options.verify_hostname = verify;
+        options.alpn = match (enforce_http2, self.tls) {
             (true, _) => ALPN::H2,
             (false, true) => ALPN::H2H1,
             (false, false) => ALPN::H1,
@@ -169,8 +223,8 @@ impl Origin {
     }
 
     async fn addresses(self: &Arc<Self>) -> Result<Arc<[IpAddr]>, DialError> {
-        if let Some(literal) = self.literal {
-            return Ok(Arc::from([literal]));
+        if let Some(literal) = &self.literal {
+            return Ok(Arc::clone(literal));
         }
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(known) = known else { return self.look_up().await };

@@ -23,40 +23,50 @@ use crate::state::outbox::Ending;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::{ErrorSource, ErrorType};
+use pingora::{ErrorType, RetryType};
 use pingora_proxy::Session;
 use std::fmt::Write;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// All tries of one request, whatever the targets and their retries add up to.
 const ATTEMPTS_MAX: usize = 16;
-/// Kept connections that turn out to be closed, before a new one must be made.
+/// Kept connections that turn out to be closed, before a new one is made.
 const STALE_MAX: u32 = 3;
+const STALE_WITHIN: Duration = Duration::from_secs(1);
 /// An error answer is kept up to this size while other targets are tried.
 const KEPT_MAX: usize = 64 * 1024;
 const KEPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a client may tell the provider in headers. Everything else stays here.
-const PASSED_ON: [HeaderName; 2] = [header::ACCEPT, header::USER_AGENT];
-const PASSED_ON_TOO: [&str; 5] = ["openai-beta", "idempotency-key", "x-client-request-id", "traceparent", "tracestate"];
-/// What a provider's answer keeps to itself: the connection's own headers, the account behind the
-/// key, and ids that would be mistaken for ours.
-const KEPT_BACK: [&str; 11] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "transfer-encoding",
-    "upgrade",
-    "trailer",
-    "set-cookie",
-    "openai-organization",
-    "openai-project",
-    "x-request-id",
-    "alt-svc",
+static PASSED_ON: [HeaderName; 7] = [
+    header::ACCEPT,
+    header::USER_AGENT,
+    HeaderName::from_static("openai-beta"),
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-client-request-id"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
 ];
+/// What a provider's answer keeps to itself: the connection's own headers and the account behind the
+/// key. Its `x-ratelimit-*`, which are about that account, too, are kept back beside these.
+static KEPT_BACK: [HeaderName; 11] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TRAILER,
+    header::SET_COOKIE,
+    header::ALT_SVC,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("openai-organization"),
+    HeaderName::from_static("openai-project"),
+    HeaderName::from_static("proxy-connection"),
+];
+static PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
+static MODEL: HeaderName = HeaderName::from_static("x-tollgate-model");
 
 /// Everything that the attempts of one request share.
 pub(super) struct Job<'a> {
@@ -131,7 +141,8 @@ pub(super) async fn forward(
     }
     match (failed, refused) {
         (Some(Failed::Answer { head, body, target }), _) => {
-            let head = client_head(job, x, &head, &targets[target], Some(body.len()), session.req_header().version);
+            let version = session.req_header().version;
+            let head = client_head(job, x, *head, &targets[target], Some(body.len()), version);
             write_whole(session, x, head, body).await;
             Ok(())
         }
@@ -164,11 +175,12 @@ async fn wait(job: &Job<'_>, session: &mut Session, network: &Network, round: u3
     // An id is as good as a die here: its last digits differ from request to request.
     let spread = 80 + u32::try_from(job.gateway.state.new_id().0 % 41 * 7 % 41).unwrap_or(0);
     let pause = (base * spread / 100).min(network.retry_backoff_max);
-    unless_client_leaves(session, tokio::time::sleep(pause)).await
+    unless_client_leaves(session, pin!(tokio::time::sleep(pause))).await
 }
 
-/// Runs `work` with an eye on the client. `None`: the client left first, and must not be asked again.
-async fn unless_client_leaves<T>(session: &mut Session, work: impl Future<Output = T>) -> Option<T> {
+/// Runs `work` with an eye on the client. It comes pinned: moving a future of some kilobytes is not
+/// free. `None`: the client left first, and must not be asked again.
+async fn unless_client_leaves<T>(session: &mut Session, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match watched(session, work, Duration::ZERO).await {
         Watched::Done(done) => Some(done),
         Watched::LeftAndDone(_) | Watched::Left => None,
@@ -183,8 +195,7 @@ enum Watched<T> {
     Left,
 }
 
-async fn watched<T>(session: &mut Session, work: impl Future<Output = T>, drain: Duration) -> Watched<T> {
-    let mut work = pin!(work);
+async fn watched<T>(session: &mut Session, mut work: Pin<&mut impl Future<Output = T>>, drain: Duration) -> Watched<T> {
     tokio::select! {
         biased;
         done = &mut work => return Watched::Done(done),
@@ -226,29 +237,29 @@ async fn attempt(
         }
     };
     gateway.metrics.first_byte(since(x.started));
-    let refused_key = head.status == StatusCode::UNAUTHORIZED;
-    if refused_key || (more && is_worth_another_try(head.status)) {
+    if refuses_our_account(head.status) || (more && is_worth_another_try(head.status)) {
         settle(admitted, End::NoCharge(Ending::UpstreamFailed));
         let body = keep(&mut line).await;
         gateway.dialer.release(line).await;
         return Attempt::Failed(set_aside(target, at, head, body));
     }
     let deadline = stopwatch() + target.provider.network.request_timeout;
+    let (success, events, length) = (head.status.is_success(), is_event_stream(&head), length_kept(job, &head));
     let answer = Answer {
-        head: client_head(job, x, &head, target, length_kept(job, &head), session.req_header().version),
-        reader: head.status.is_success().then(|| reader(job, &head)),
+        reader: success.then(|| reader(job, &head)),
+        head: client_head(job, x, head, target, length, session.req_header().version),
         first_piece_by: deadline,
-        all_by: (!is_event_stream(&head)).then_some(deadline),
+        all_by: (!events).then_some(deadline),
         idle: target.provider.network.stream_idle_timeout,
         // Only while another target could take over is it worth holding the head back.
-        judge_first_event: more && head.status.is_success() && is_event_stream(&head),
+        judge_first_event: more && success && events,
         drain: gateway.options.drain_after_disconnect,
     };
     let pumped = pump(session, x, &mut line, answer).await;
     // An error that came instead of an answer costs nothing, unless the provider itself says so.
     let Reading { usage, delivered_tokens, .. } = &pumped.reading;
-    let nothing = pumped.unseen || (pumped.error_first && usage.is_none() && *delivered_tokens == 0);
-    let end = match (head.status.is_success() && !nothing, pumped.ending) {
+    let nothing = (pumped.unseen || pumped.error_first) && usage.is_none() && *delivered_tokens == 0;
+    let end = match (success && !nothing, pumped.ending) {
         (true, ending) => End::Answered { ending, reading: &pumped.reading },
         (false, Ending::Completed) => End::NoCharge(Ending::UpstreamFailed),
         (false, ending) => End::NoCharge(ending),
@@ -294,14 +305,22 @@ async fn reach(
     let deadline = stopwatch() + network.request_timeout;
     let mut stale = 0;
     loop {
-        let dialed = unless_client_leaves(session, gateway.dialer.connect(&origin, network)).await;
-        let mut line = dialed.ok_or(Stop::ClientGone(None))?.map_err(|error| failed(unreachable(name(), &error)))?;
+        let dial = timeout(network.request_timeout, gateway.dialer.connect(&origin, network, stale >= STALE_MAX));
+        let mut line = match unless_client_leaves(session, pin!(dial)).await {
+            Some(Ok(Ok(line))) => line,
+            Some(Ok(Err(error))) => return Err(failed(unreachable(name(), &error))),
+            Some(Err(_)) => return Err(failed(Failure::ConnectTimedOut { provider: name() })),
+            None => return Err(Stop::ClientGone(None)),
+        };
         let h2 = line.session.as_http2().is_some();
-        let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2)
-            .map_err(|error| failed(Failure::Unreachable { provider: name(), detail: error.to_string() }))?;
+        let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2).map_err(|error| {
+            tracing::warn!(provider = %provider.name, %error, "no request can be made for this provider");
+            failed(Failure::Unreachable { provider: name() })
+        })?;
         admitted.hold.mark_sent();
         let drain = gateway.options.drain_after_disconnect;
-        let outcome = watched(session, ask(&mut line, head, &body, deadline), drain).await;
+        let asked = stopwatch();
+        let outcome = watched(session, pin!(ask(&mut line, head, &body, deadline)), drain).await;
         let error = match outcome {
             Watched::Done(Ok(head)) => return Ok((line, head)),
             Watched::Done(Err(error)) => error,
@@ -320,13 +339,16 @@ async fn reach(
             }
         };
         line.session.shutdown().await;
-        if line.reused && stale < STALE_MAX && was_stale(&error) {
+        if line.reused && was_stale(&error, asked) {
             stale += 1;
             continue;
         }
         return Err(match is_timeout(&error) {
             true => Stop::Failed(Ending::TimedOut, Failure::TimedOut { provider: name() }),
-            false => failed(Failure::Unreachable { provider: name(), detail: error.etype().as_str().to_owned() }),
+            false => {
+                tracing::warn!(provider = %provider.name, %error, "provider broke off before its answer");
+                failed(Failure::Unreachable { provider: name() })
+            }
         });
     }
 }
@@ -357,8 +379,8 @@ fn length_kept(job: &Job<'_>, head: &ResponseHeader) -> Option<usize> {
 /// An error answer that is not passed on, or not yet.
 fn set_aside(target: &Target, at: usize, head: ResponseHeader, body: Option<Bytes>) -> Failed {
     let provider = target.provider.name.to_string();
-    if head.status == StatusCode::UNAUTHORIZED {
-        // The house's own key was refused. The client has no part in that, and must not see the answer.
+    if refuses_our_account(head.status) {
+        // The house's own key, or its purse, was refused. The client has no part in that, and must not see the answer.
         tracing::warn!(%provider, key = target.key.as_ref().map(|key| &*key.id), "provider refused its key");
         return Failed::Failure(Failure::CredentialsRejected { provider });
     }
@@ -373,7 +395,7 @@ fn before_any_byte(target: &Target, ending: Ending) -> Failure {
     let provider = target.provider.name.to_string();
     match ending {
         Ending::TimedOut => Failure::TimedOut { provider },
-        _ => Failure::Unreachable { provider, detail: "its answer broke off".into() },
+        _ => Failure::BrokeOff { provider },
     }
 }
 
@@ -388,6 +410,7 @@ async fn ask(line: &mut Line, head: RequestHeader, body: &Bytes, deadline: Insta
         line.session.finish_request_body().await
     };
     let written = written.await;
+    line.half_sent = written.is_err();
     // A provider may answer before it has read everything, and close: its answer says more than our
     // broken pipe.
     loop {
@@ -400,6 +423,9 @@ async fn ask(line: &mut Line, head: RequestHeader, body: &Bytes, deadline: Insta
         let head = line.session.response_header().expect("a head was just read");
         if !head.status.is_informational() {
             return Ok(head.clone());
+        }
+        if stopwatch() >= deadline {
+            return pingora::Error::e_explain(ErrorType::ReadTimedout, "only informational answers came");
         }
     }
 }
@@ -440,14 +466,9 @@ fn upstream_head(
     } else {
         head.insert_header(header::HOST, origin.authority().clone())?;
     }
-    for name in PASSED_ON {
-        if let Some(value) = client.headers.get(&name) {
-            head.insert_header(name, value.clone())?;
-        }
-    }
-    for name in PASSED_ON_TOO {
+    for name in &PASSED_ON {
         if let Some(value) = client.headers.get(name) {
-            head.insert_header(name, value.clone())?;
+            head.insert_header(name.clone(), value.clone())?;
         }
     }
     for (name, value) in &provider.network.extra_headers {
@@ -474,42 +495,45 @@ fn upstream_head(
 fn client_head(
     job: &Job<'_>,
     x: &Exchange,
-    upstream: &ResponseHeader,
+    upstream: ResponseHeader,
     target: &Target,
     length: Option<usize>,
     version: Version,
 ) -> Box<ResponseHeader> {
-    let build = || -> pingora::Result<ResponseHeader> {
-        let mut head = ResponseHeader::build_no_case(upstream.status, Some(upstream.headers.len() + 8))?;
-        for (name, value) in &upstream.headers {
-            if name != header::CONTENT_LENGTH && !KEPT_BACK.contains(&name.as_str()) {
-                head.append_header(name.clone(), value.clone())?;
-            }
+    let finish = || -> pingora::Result<ResponseHeader> {
+        let mut head = ResponseHeader::from(http::response::Parts::from(upstream));
+        head.set_version(Version::HTTP_11);
+        let has_body = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let limits = LIMIT_HEADERS.iter().flat_map(|(_, names)| names);
+        for name in KEPT_BACK.iter().chain(limits) {
+            head.remove_header(name);
         }
         match length {
             Some(length) => head.insert_header(header::CONTENT_LENGTH, length)?,
-            None if version == Version::HTTP_11 => {
-                head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+            None => {
+                head.remove_header(&header::CONTENT_LENGTH);
+                if version == Version::HTTP_11 && has_body {
+                    head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+                }
             }
-            None => {}
         }
         own_headers(&mut head, x)?;
-        head.insert_header("x-tollgate-provider", &*target.provider.name)?;
+        head.insert_header(PROVIDER.clone(), &*target.provider.name)?;
         if let Ok(model) = HeaderValue::from_str(&target.model) {
-            head.insert_header("x-tollgate-model", model)?;
+            head.insert_header(MODEL.clone(), model)?;
         }
         limit_headers(job, target, &mut head)?;
         Ok(head)
     };
-    Box::new(build().expect("every header was valid when it came, and ours are"))
+    Box::new(finish().expect("every header was valid when it came, and ours are"))
 }
 
 /// `x-ratelimit-*` for the tightest of the caller's own token and request limits.
 fn limit_headers(job: &Job<'_>, target: &Target, head: &mut ResponseHeader) -> pingora::Result<()> {
     let Some(caller) = job.caller else { return Ok(()) };
     let now = job.gateway.state.clock.now();
-    for (measure, names) in LIMIT_HEADERS {
-        let limits = caller.limits_through(target.config).filter(|limit| limit.key.measure == measure);
+    for (measure, names) in &LIMIT_HEADERS {
+        let limits = caller.limits_through(target.config).filter(|limit| limit.key.measure == *measure);
         let tightest = limits
             .map(|limit| {
                 let (tally, start) = job.snapshot.tally(limit, now);
@@ -523,17 +547,31 @@ fn limit_headers(job: &Job<'_>, target: &Target, head: &mut ResponseHeader) -> p
             .min();
         if let Some((remaining, _, max, end)) = tightest {
             let [limit_name, remaining_name, reset_name] = names;
-            head.insert_header(limit_name, max.to_string())?;
-            head.insert_header(remaining_name, remaining.to_string())?;
-            head.insert_header(reset_name, spoken(end.since(now)))?;
+            head.insert_header(limit_name.clone(), HeaderValue::from(max))?;
+            head.insert_header(remaining_name.clone(), HeaderValue::from(remaining))?;
+            head.insert_header(reset_name.clone(), spoken(end.since(now)))?;
         }
     }
     Ok(())
 }
 
-const LIMIT_HEADERS: [(Measure, [&str; 3]); 2] = [
-    (Measure::Requests, ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]),
-    (Measure::Tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
+static LIMIT_HEADERS: [(Measure, [HeaderName; 3]); 2] = [
+    (
+        Measure::Requests,
+        [
+            HeaderName::from_static("x-ratelimit-limit-requests"),
+            HeaderName::from_static("x-ratelimit-remaining-requests"),
+            HeaderName::from_static("x-ratelimit-reset-requests"),
+        ],
+    ),
+    (
+        Measure::Tokens,
+        [
+            HeaderName::from_static("x-ratelimit-limit-tokens"),
+            HeaderName::from_static("x-ratelimit-remaining-tokens"),
+            HeaderName::from_static("x-ratelimit-reset-tokens"),
+        ],
+    ),
 ];
 
 /// A time to wait as OpenAI writes it: `1h2m3s`, `6m0s`, `12s`, `250ms`.
@@ -551,16 +589,25 @@ fn spoken(millis: u64) -> String {
 }
 
 fn is_worth_another_try(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 402 | 403 | 429 | 500..=599)
+    matches!(status.as_u16(), 403 | 429 | 500..=599)
+}
+
+/// A 402 from a provider is about our account there; to a client it would look like its own budget.
+fn refuses_our_account(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED)
 }
 
 fn is_timeout(error: &pingora::Error) -> bool {
     matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
 }
 
-/// A kept connection that the provider had closed: it failed before any answer, and not by waiting.
-fn was_stale(error: &pingora::Error) -> bool {
-    !is_timeout(error) && !matches!(error.esource(), ErrorSource::Downstream)
+/// A kept connection that the provider had closed while nobody used it: it fails at once, and in a way
+/// that Pingora takes for that. Anything later may be an answer that broke, and asking again would be
+/// paid for twice.
+fn was_stale(error: &pingora::Error, asked: Instant) -> bool {
+    let closed = *error.etype() == ErrorType::WriteError
+        || matches!(error.retry, RetryType::ReusedOnly | RetryType::Decided(true));
+    closed && since(asked) < STALE_WITHIN
 }
 
 fn unreachable(provider: String, error: &DialError) -> Failure {
@@ -568,7 +615,7 @@ fn unreachable(provider: String, error: &DialError) -> Failure {
     if error.timed_out() {
         return Failure::ConnectTimedOut { provider };
     }
-    Failure::Unreachable { provider, detail: error.to_string() }
+    Failure::Unreachable { provider }
 }
 
 impl Failed {
@@ -576,7 +623,7 @@ impl Failed {
     fn condemns_key(&self) -> bool {
         match self {
             Failed::Failure(Failure::CredentialsRejected { .. }) => true,
-            Failed::Answer { head, .. } => matches!(head.status.as_u16(), 402 | 403),
+            Failed::Answer { head, .. } => head.status == StatusCode::FORBIDDEN,
             Failed::Failure(_) => false,
         }
     }

@@ -14,6 +14,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// Out that are there already go out together: fewer writes for a burst.
 const GATHER_MAX: usize = 4;
@@ -75,7 +76,7 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
     // broken answer is over, and looks whole.
     let mut fault = None;
     let (ending, clean) = loop {
-        let by = all_by.or(first.then_some(first_piece_by));
+        let by = all_by.or((first || judging).then_some(first_piece_by));
         line.session.set_read_timeout(Some(by.map_or(idle, left)));
         let next = match fault.take() {
             Some(fault) => Next::Piece(Err(fault)),
@@ -112,6 +113,10 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
                 }
             }
             Next::Piece(Ok(None)) => done = true,
+            // Comments that keep the line open are no event to judge; they have waited long enough.
+            Next::Piece(Err(error)) if judging && held > 0 && *error.etype() == ErrorType::ReadTimedout => {
+                (judging, done) = (false, false);
+            }
             Next::Piece(Err(error)) => {
                 let timed_out = *error.etype() == ErrorType::ReadTimedout;
                 break (if timed_out { Ending::TimedOut } else { Ending::UpstreamBroke }, false);
@@ -211,7 +216,16 @@ async fn write(
     if done {
         tasks.push(HttpTask::Body(None, true));
     }
-    session.write_response_tasks(tasks).await.map(|_| ())
+    send(session, tasks).await
+}
+
+/// Writes to the client, for as long as a client may take nothing. Pingora itself bounds only writes of
+/// bodies.
+pub(super) async fn send(session: &mut Session, tasks: Vec<HttpTask>) -> pingora::Result<()> {
+    match timeout(CLIENT_WRITE_TIMEOUT, session.write_response_tasks(tasks)).await {
+        Ok(written) => written.map(|_| ()),
+        Err(_) => pingora::Error::e_explain(ErrorType::WriteTimedout, "the client takes nothing"),
+    }
 }
 
 /// After the client left: reads on for the usage until `by`, and passes nothing on.
@@ -219,8 +233,14 @@ pub(super) async fn read_on(line: &mut Line, mut reader: Reader, by: Instant) ->
     let mut unseen = Out::new();
     while stopwatch() < by {
         line.session.set_read_timeout(Some(left(by)));
-        let Ok(Some(piece)) = line.session.read_response_body().await else { break };
-        reader.chunk(piece, &mut unseen);
+        match line.session.read_response_body().await {
+            Ok(Some(piece)) => reader.chunk(piece, &mut unseen),
+            Ok(None) => {
+                reader.flush(&mut unseen);
+                break;
+            }
+            Err(_) => break,
+        }
         unseen.clear();
     }
     reader.reading()

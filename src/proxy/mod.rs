@@ -62,6 +62,9 @@ pub struct Gateway {
     open_requests: Arc<AtomicI64>,
 }
 
+/// An idle connection of a client is closed after this.
+pub const IDLE_CLIENT_SECONDS: u64 = 75;
+
 /// Why a request is not answered by a provider.
 enum Halt {
     Refused(Refusal),
@@ -79,13 +82,15 @@ impl From<Refusal> for Halt {
 /// What went wrong between us and a provider, as the client is told. Nothing of it is charged.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("provider '{provider}' cannot be reached: {detail}")]
-    Unreachable { provider: String, detail: String },
+    #[error("provider '{provider}' cannot be reached")]
+    Unreachable { provider: String },
+    #[error("provider '{provider}' broke off its answer")]
+    BrokeOff { provider: String },
     #[error("provider '{provider}' cannot be reached: the connection timed out")]
     ConnectTimedOut { provider: String },
     #[error("provider '{provider}' did not answer in time")]
     TimedOut { provider: String },
-    #[error("provider '{provider}' refused the credentials that this gateway holds for it")]
+    #[error("provider '{provider}' refused the account that this gateway has there")]
     CredentialsRejected { provider: String },
     #[error("provider '{provider}' answered with status {status}")]
     Status { provider: String, status: u16 },
@@ -96,7 +101,7 @@ enum Failure {
 impl Failure {
     fn code(&self) -> &'static str {
         match self {
-            Failure::Unreachable { .. } => "upstream_unreachable",
+            Failure::Unreachable { .. } | Failure::BrokeOff { .. } => "upstream_unreachable",
             Failure::ConnectTimedOut { .. } | Failure::TimedOut { .. } => "request_timed_out",
             Failure::CredentialsRejected { .. } => "upstream_credentials_rejected",
             Failure::Status { .. } | Failure::ErrorFirst { .. } => "upstream_failed",
@@ -216,6 +221,10 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, x: &mut Exchange) -> pingora::Result<bool> {
+        if session.get_keepalive().is_some() {
+            // Pingora keeps a connection for as long as its client likes; so many idle ones add up.
+            session.set_keepalive(Some(IDLE_CLIENT_SECONDS));
+        }
         let id = client_request_id(&session.req_header().headers);
         x.request_id = Some(id.unwrap_or_else(|| own_request_id(self.state.new_id())));
         let mut about = About::default();

@@ -4,17 +4,20 @@
 
 use super::Failure;
 use super::exchange::Exchange;
+use super::meter::send;
 use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
 use crate::wire::error::{Envelope, ExtraFields};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use pingora_proxy::Session;
 
 /// A body that was not read is read and thrown away up to this size, to keep the connection.
 const DRAIN_MAX: u64 = 64 * 1024;
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What is known of the call when it is refused, for `extra_fields`.
@@ -39,7 +42,11 @@ pub(super) async fn refusal(
         param: refusal.param(),
         extra: about.extra(),
     };
-    json(session, refusal.status(), body.to_bytes(), refusal.retry_after(x.arrived), x).await
+    let extra = match refusal {
+        Refusal::MethodNotAllowed { allowed, .. } => Some((header::ALLOW, HeaderValue::from_static(allowed))),
+        _ => refusal.retry_after(x.arrived).map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))),
+    };
+    json(session, refusal.status(), body.to_bytes(), extra, x).await
 }
 
 /// Says that the call failed on its way.
@@ -74,7 +81,7 @@ pub(super) async fn json(
     session: &mut Session,
     status: u16,
     body: Vec<u8>,
-    retry_after: Option<u64>,
+    extra: Option<(HeaderName, HeaderValue)>,
     x: &mut Exchange,
 ) -> pingora::Result<()> {
     make_reusable(session).await;
@@ -82,8 +89,8 @@ pub(super) async fn json(
     let mut head = ResponseHeader::build_no_case(code, Some(8))?;
     head.insert_header(header::CONTENT_TYPE, JSON)?;
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    if let Some(seconds) = retry_after {
-        head.insert_header(header::RETRY_AFTER, seconds)?;
+    if let Some((name, value)) = extra {
+        head.insert_header(name, value)?;
     }
     if status == 401 {
         head.insert_header(header::WWW_AUTHENTICATE, "Bearer")?;
@@ -97,7 +104,7 @@ pub(super) async fn json(
 pub(super) async fn write_whole(session: &mut Session, x: &mut Exchange, head: Box<ResponseHeader>, body: Bytes) {
     x.status = Some(head.status.as_u16());
     let tasks = vec![HttpTask::Header(head, false), HttpTask::Body(Some(body), true)];
-    if session.write_response_tasks(tasks).await.is_err() {
+    if send(session, tasks).await.is_err() {
         // The client did not wait for its answer. That is no fault of ours, and nothing to log.
         x.client_left = true;
         session.set_keepalive(None);
@@ -107,10 +114,10 @@ pub(super) async fn write_whole(session: &mut Session, x: &mut Exchange, head: B
 /// The headers that every answer carries.
 pub(super) fn own_headers(head: &mut ResponseHeader, x: &Exchange) -> pingora::Result<()> {
     if let Some(id) = &x.request_id {
-        head.insert_header("x-request-id", id.clone())?;
+        head.insert_header(REQUEST_ID.clone(), id.clone())?;
     }
     if x.attempts > 0 {
-        head.insert_header("x-tollgate-attempts", x.attempts)?;
+        head.insert_header(ATTEMPTS.clone(), x.attempts)?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@
 //! A window that ends gets a fresh cell; a hold keeps the cell that admitted it.
 
 use crate::governance::judge::{Admission, Tally, admits};
-use crate::governance::time::Timestamp;
-use crate::governance::view::{Limit, LimitKey};
+use crate::governance::time::{Timestamp, Window};
+use crate::governance::view::LimitKey;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -42,27 +42,46 @@ impl Cell {
 
     /// Sets `amount` aside, or changes nothing.
     pub(super) fn hold(&self, max: i64, amount: i64, admission: Admission) -> bool {
-        let admit = |used| admits(max, used, amount, admission).then(|| i64::saturating_add(used, amount));
+        // What does not fit into the sum is refused: a saturated sum would forget what it was.
+        let admit = |used| if admits(max, used, amount, admission) { i64::checked_add(used, amount) } else { None };
         self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, admit).is_ok()
     }
 
     /// Turns what was held into what was spent.
     pub(super) fn settle(&self, held: i64, spent: i64) {
-        self.spent.fetch_add(spent, Ordering::AcqRel);
-        self.used.fetch_add(spent.wrapping_sub(held), Ordering::AcqRel);
+        let add = |cell: &AtomicI64, amount: i128| {
+            let sum = |now: i64| {
+                let bounded = (i128::from(now) + amount).clamp(i128::from(i64::MIN), i128::from(i64::MAX));
+                i64::try_from(bounded).ok()
+            };
+            // Always `Some`, since it was clamped.
+            let _ = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, sum);
+        };
+        add(&self.spent, i128::from(spent));
+        add(&self.used, i128::from(spent) - i128::from(held));
     }
 }
 
 /// The cells of one limit, one after the other.
 #[derive(Debug)]
 pub struct Meter {
+    window: Window,
     current: ArcSwap<Cell>,
 }
 
 impl Meter {
     /// Continues at a balance that the ledger kept, or begins with nothing spent.
-    pub(super) fn open(key: LimitKey, start: Timestamp, spent: i64) -> Meter {
-        Meter { current: ArcSwap::from_pointee(Cell::new(key, start, spent)) }
+    pub(super) fn open(key: LimitKey, window: Window, start: Timestamp, spent: i64) -> Meter {
+        Meter { window, current: ArcSwap::from_pointee(Cell::new(key, start, spent)) }
+    }
+
+    /// This meter with windows of another length. It shares the current cell, but not its end: a request
+    /// that still goes by the old window does not end the new one.
+    pub(super) fn with_window(self: &Arc<Meter>, window: &Window) -> Arc<Meter> {
+        if self.window == *window {
+            return Arc::clone(self);
+        }
+        Arc::new(Meter { window: window.clone(), current: ArcSwap::new(self.current.load_full()) })
     }
 
     /// Begins a window with nothing spent. What is held stays with the window that admitted it.
@@ -72,12 +91,12 @@ impl Meter {
     }
 
     /// The cell of the window that holds `now`. Windows end when somebody looks, not on a timer.
-    pub fn cell(&self, limit: &Limit, now: Timestamp) -> Arc<Cell> {
+    pub fn cell(&self, now: Timestamp) -> Arc<Cell> {
         let current = self.current.load();
-        if now < limit.window.end(current.start) {
+        if now < self.window.end(current.start) {
             return Arc::clone(&current);
         }
-        let fresh = Arc::new(Cell::new(limit.key.clone(), limit.window.start(current.start, now), 0));
+        let fresh = Arc::new(Cell::new(current.key.clone(), self.window.start(current.start, now), 0));
         let seen = self.current.compare_and_swap(&*current, Arc::clone(&fresh));
         if Arc::ptr_eq(&seen, &current) { fresh } else { self.current.load_full() }
     }

@@ -123,12 +123,22 @@ impl State {
         let open = |slot: &Slot| {
             let balance = opening.get(&slot.key).copied();
             let start = balance.map_or_else(|| slot.window.start(slot.anchor, now), |balance| balance.start);
-            Arc::new(Meter::open(slot.key.clone(), start, balance.map_or(0, |balance| balance.spent)))
+            Arc::new(Meter::open(
+                slot.key.clone(),
+                slot.window.clone(),
+                start,
+                balance.map_or(0, |balance| balance.spent),
+            ))
         };
         let next: HashMap<LimitKey, Arc<Meter>> = view
             .slots()
             .iter()
-            .map(|slot| (slot.key.clone(), known.get(&slot.key).cloned().unwrap_or_else(|| open(slot))))
+            .map(|slot| {
+                (
+                    slot.key.clone(),
+                    known.get(&slot.key).map_or_else(|| open(slot), |meter| meter.with_window(&slot.window)),
+                )
+            })
             .collect();
         let meters = view.slots().iter().map(|slot| Arc::clone(&next[&slot.key])).collect();
         *known = next;
@@ -155,7 +165,7 @@ impl State {
         let mut hold = Hold::new(outbox, clock, self.ids.next(), ask.tag, (ask.usage, ask.spend));
         let limits = ask.caller.into_iter().flat_map(|caller| caller.limits_through(ask.config));
         for limit in limits.clone() {
-            let cell = snapshot.meter(limit).cell(limit, now);
+            let cell = snapshot.meter(limit).cell(now);
             let amount = ask.spend.of(limit.key.measure);
             if !cell.hold(limit.max, amount, snapshot.view.policy.admission) {
                 let stopped = explain(limit, cell.tally(), cell.start());
@@ -175,7 +185,7 @@ impl Snapshot {
 
     /// What stands at `limit` now, and where its window began.
     pub fn tally(&self, limit: &Limit, now: Timestamp) -> (Tally, Timestamp) {
-        let cell = self.meter(limit).cell(limit, now);
+        let cell = self.meter(limit).cell(now);
         (cell.tally(), cell.start())
     }
 

@@ -11,7 +11,7 @@ use crate::governance::usage::Usage;
 use crossbeam_queue::SegQueue;
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 /// One settled attempt, ready to be written down.
 #[derive(Debug)]
@@ -94,21 +94,36 @@ pub struct Outbox {
     taken: AtomicUsize,
     places: usize,
     open_holds: AtomicI64,
+    closed: AtomicBool,
 }
 
 impl Outbox {
     pub fn new(places: usize) -> Outbox {
-        Outbox { entries: SegQueue::new(), taken: AtomicUsize::new(0), places, open_holds: AtomicI64::new(0) }
+        Outbox {
+            entries: SegQueue::new(),
+            taken: AtomicUsize::new(0),
+            places,
+            open_holds: AtomicI64::new(0),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// Takes a place for a hold and the entry that it will become.
     pub(super) fn reserve(&self) -> bool {
+        if self.closed.load(Ordering::Acquire) {
+            return false;
+        }
         let place = |taken| (taken < self.places).then_some(taken + 1);
         let reserved = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, place).is_ok();
         if reserved {
             self.open_holds.fetch_add(1, Ordering::Relaxed);
         }
         reserved
+    }
+
+    /// Admits nothing more: the process is about to end.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// A hold ended without an entry.

@@ -142,6 +142,36 @@ fn calls_in_flight_count_with_what_they_hold() {
 }
 
 #[test]
+fn no_amount_makes_a_cell_forget_what_it_was() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    house.call(60).unwrap();
+    for amount in [i64::MAX, i64::MAX - 59] {
+        // What does not fit into the sum is not admitted.
+        assert!(house.admit(amount, 0).is_err());
+    }
+    let mut hold = house.admit(i64::MAX - 60, 0).unwrap();
+    hold.mark_sent();
+    hold.release(Ending::UpstreamFailed);
+    assert_eq!(house.tallies(), [(60, 0)]);
+    let mut hold = house.admit(10, 0).unwrap();
+    hold.mark_sent();
+    settle(hold, i64::MAX, 0);
+    assert_eq!(house.tallies(), [(i64::MAX, 0)]);
+}
+
+#[test]
+fn a_request_under_an_old_view_does_not_end_a_longer_window() {
+    let house = House::with(key(vec![budget("b", 100, "1m")], None, (vec![], None)));
+    house.call(60).unwrap();
+    let old = house.state.snapshot();
+    house.publish(key(vec![budget("b", 100, "1d")], None, (vec![], None)));
+    house.hand.store(START + 120_000, Ordering::SeqCst);
+    let limit = &old.view.caller(&DIGEST).unwrap().limits[0];
+    assert_eq!(old.tally(limit, house.state.clock.now()).0.spent, 0);
+    assert_eq!(house.tallies(), [(60, 0)]);
+}
+
+#[test]
 fn a_refusal_at_one_limit_leaves_no_trace_in_the_others() {
     let house = House::with(key(
         vec![budget("b", 1_000, "1h")],
@@ -260,7 +290,7 @@ enum Step {
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..100i64, any::<bool>()).prop_map(|(cost, sent)| Step::Admit { cost, sent }),
+        4 => (prop_oneof![0..100i64, Just(i64::MAX), Just(i64::MAX / 2)], any::<bool>()).prop_map(|(cost, sent)| Step::Admit { cost, sent }),
         3 => (0..8usize, 0..150i64).prop_map(|(which, cost)| Step::Settle { which, cost }),
         1 => (0..8usize).prop_map(|which| Step::Release { which }),
         1 => (0..8usize).prop_map(|which| Step::Drop { which }),
@@ -276,7 +306,7 @@ proptest! {
     fn money_is_conserved(steps in vec(any_step(), 0..200)) {
         let house = House::with(key(vec![budget("b", 300, "1h")], None, (vec![budget("c", 200, "30m")], None)));
         let mut open: Vec<Hold> = vec![];
-        let mut booked = 0i64;
+        let mut booked = 0i128;
         for step in steps {
             match step {
                 Step::Admit { cost, sent } => {
@@ -287,13 +317,13 @@ proptest! {
                 }
                 Step::Settle { which, cost } if which < open.len() => {
                     let hold = open.remove(which);
-                    booked += if hold.was_sent() { cost } else { 0 };
+                    booked += i128::from(if hold.was_sent() { cost } else { 0 });
                     settle(hold, cost, 0);
                 }
                 Step::Release { which } if which < open.len() => open.remove(which).release(Ending::UpstreamFailed),
                 Step::Drop { which } if which < open.len() => {
                     let hold = open.remove(which);
-                    booked += if hold.was_sent() { hold.estimate().1.cost.get() } else { 0 };
+                    booked += i128::from(if hold.was_sent() { hold.estimate().1.cost.get() } else { 0 });
                 }
                 Step::Pass { millis } => { house.hand.fetch_add(millis, Ordering::SeqCst); }
                 Step::Resize { max } => {
@@ -306,12 +336,12 @@ proptest! {
             }
         }
         for hold in open.drain(..) {
-            booked += if hold.was_sent() { hold.estimate().1.cost.get() } else { 0 };
+            booked += i128::from(if hold.was_sent() { hold.estimate().1.cost.get() } else { 0 });
         }
         prop_assert!(house.tallies().iter().all(|(_, held)| *held == 0));
         let entries = house.state.outbox().take(usize::MAX);
         prop_assert_eq!(house.state.outbox().open_holds(), 0);
-        prop_assert_eq!(entries.iter().map(|e| e.cost.get()).sum::<i64>(), booked);
+        prop_assert_eq!(entries.iter().map(|e| i128::from(e.cost.get())).sum::<i128>(), booked);
         let (snapshot, now) = (house.state.snapshot(), house.state.clock.now());
         for limit in snapshot.view.caller(&DIGEST).unwrap().limits_through(Some(0)) {
             let (tally, start) = snapshot.tally(limit, now);

@@ -1,12 +1,13 @@
 //! The program as an operator meets it: its exit codes, its signals, its words.
 
-use crate::fake::answers::{Good, LONG_STREAM_END, long_stream};
-use crate::fake::{Fake, Gate};
-use crate::house::{ADMIN_TOKEN, Dir, Reply, chat, chat_stream, eventually, free_port, runtime, soon};
+use crate::fake::answers::{Good, LONG_STREAM_END, error_first, long_stream, only, status};
+use crate::fake::{Fake, Gate, Step};
+use crate::house::{ADMIN_TOKEN, Dir, Reply, chat, chat_stream, eventually, free_port, nanos, runtime, soon};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 const KEY: &str = "sk-bf-11111111-2222-4333-8444-555555555555";
 
@@ -75,11 +76,11 @@ fn config_text(provider: &str, dir: &Dir, proxy: u16, admin: u16, limit: &str) -
     format!(
         "server:\n  listen: [\"127.0.0.1:{proxy}\"]\n  threads: 1\n  upgrade_socket: {dir}/upgrade.sock\n  grace_period: 15s\n\
          admin:\n  listen: \"127.0.0.1:{admin}\"\n  token: {ADMIN_TOKEN}\n\
-         store:\n  path: {dir}/tollgate.db\n\
+         store:\n  path: {dir}/tollgate.db\n  encryption_key: a key of more than sixteen characters\n\
          providers:\n  openai:\n    keys: [{{ name: main, value: sk-x }}]\n    network_config: {{ base_url: \"{provider}\" }}\n\
          governance:\n  virtual_keys:\n    - name: ci\n      value: {KEY}\n      budget: {{ max_limit: {limit}, reset_duration: 1h }}\n\
          \x20     provider_configs: [{{ provider: openai, weight: 1, allowed_models: [\"*\"], key_ids: [\"*\"] }}]\n\
-         log: {{ level: warn, format: text }}\n"
+         log: {{ level: error, format: text }}\n"
     )
 }
 
@@ -104,6 +105,13 @@ impl Served {
         served
     }
 
+    /// Starts the program once more on the same files, and gives back the one that was there.
+    fn again(&mut self, more: &[&str]) -> Program {
+        let mut command = tollgate();
+        command.args(["serve", "--config"]).arg(&self.config).args(more).stderr(Stdio::inherit());
+        std::mem::replace(&mut self.program, Program(command.spawn().unwrap()))
+    }
+
     async fn ready(&self) {
         eventually("the program to be ready", async || {
             let ready = async |url: String| self.http.get(url).send().await.is_ok_and(|reply| reply.status() == 200);
@@ -119,6 +127,11 @@ impl Served {
     async fn quota(&self) -> Value {
         let url = format!("{}/api/governance/virtual-keys/quota", self.proxy);
         Reply::read(self.http.get(url).bearer_auth(KEY).send().await.unwrap()).await.json()
+    }
+
+    /// In nano-dollars, as this process counts.
+    async fn spent(&self) -> u64 {
+        nanos(&self.quota().await["budgets"][0]["current_usage"])
     }
 
     async fn limit(&self) -> Option<f64> {
@@ -223,7 +236,7 @@ fn a_reload_applies_a_good_file_and_keeps_serving_with_a_bad_one() {
         served.reload(|text| text.replace("max_limit: 1,", "max_limit: 2,"));
         eventually("the new limit", async || served.limit().await == Some(2.0)).await;
         // What was spent is kept.
-        assert!(served.quota().await["budgets"][0]["current_usage"].as_f64().unwrap() > 0.0);
+        assert!(served.spent().await > 0);
         served.reload(|text| text.replace("max_limit: 2,", "max_limit: lots,"));
         eventually("the fault to be shown", async || {
             let shown = served.readyz().await;
@@ -259,13 +272,12 @@ fn a_drain_lets_an_open_stream_come_to_its_end() {
         }
         assert!(text.ends_with(b"data: [DONE]\n\n"));
         // Long before the grace period is over: a drain ends when nothing is open any more.
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(10), served.program.end()).await;
+        let ended = tokio::time::timeout(Duration::from_secs(10), served.program.end()).await;
         assert_eq!(ended.expect("an early end").code(), Some(0));
         // And it was written down.
-        let program = tollgate().args(["serve", "--config"]).arg(&served.config).stderr(Stdio::inherit()).spawn().unwrap();
-        served.program = Program(program);
+        served.again(&[]);
         served.ready().await;
-        assert_eq!(crate::house::nanos(&served.quota().await["budgets"][0]["current_usage"]), 3_500_000);
+        assert_eq!(served.spent().await, 3_500_000);
         assert!(served.dir.path().join("tollgate.db").exists());
     });
 }
@@ -288,6 +300,130 @@ fn a_long_stream_needs_little_memory() {
         assert_eq!(got, events * event.len() + LONG_STREAM_END.len());
         let grown = served.program.memory_max() - before;
         assert!(grown < 12 * 1024 * 1024, "50 MiB passed, and {grown} bytes stayed");
+    });
+}
+
+#[test]
+fn no_secret_is_logged_or_lies_in_a_file() {
+    runtime().block_on(async {
+        let fake = Fake::start().await;
+        let dir = Dir::new();
+        let (proxy, admin) = (free_port(), free_port());
+        let config = dir.path().join("tollgate.yaml");
+        let text =
+            config_text(&fake.url(), &dir, proxy, admin, "1").replace("value: sk-x", "value: sk-of-the-provider");
+        std::fs::write(&config, text.replace("level: error", "level: trace")).unwrap();
+        let log = dir.path().join("log");
+        let mut command = tollgate();
+        command.args(["serve", "--config"]).arg(&config).stderr(std::fs::File::create(&log).unwrap());
+        let program = Program(command.spawn().unwrap());
+        let (proxy, admin) = (format!("http://127.0.0.1:{proxy}"), format!("http://127.0.0.1:{admin}"));
+        let mut served = Served { fake, program, proxy, admin, config, http: reqwest::Client::new(), dir };
+        served.ready().await;
+        let made = served.http.post(format!("{}/api/governance/virtual-keys", served.admin)).bearer_auth(ADMIN_TOKEN);
+        let made = Reply::read(made.json(&json!({"name": "made"})).send().await.unwrap()).await;
+        let made = made.json()["virtual_key"]["value"].as_str().unwrap().to_owned();
+        served.fake.script([Good::default().into(), status(401), status(500), only(Step::Reset), error_first()]);
+        for _ in 0..3 {
+            for body in [chat(), chat_stream(), json!({})] {
+                served.post(&body).send().await.unwrap();
+            }
+        }
+        served.program.signal("HUP");
+        served.program.signal("TERM");
+        served.program.end().await;
+        let files = [log, served.dir.path().join("tollgate.db"), served.dir.path().join("tollgate.db-wal")];
+        for file in files.iter().filter(|file| file.exists()) {
+            let bytes = std::fs::read(file).unwrap();
+            assert!(!bytes.is_empty(), "{}", file.display());
+            for secret in [KEY, &made, "sk-of-the-provider", ADMIN_TOKEN, "a key of more than sixteen characters"] {
+                let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+                assert!(!found, "{secret} lies in {}", file.display());
+            }
+        }
+    });
+}
+
+#[test]
+fn what_was_written_survives_a_kill() {
+    runtime().block_on(async {
+        let mut served = Served::start().await;
+        for _ in 0..5 {
+            assert_eq!(served.post(&chat()).send().await.unwrap().status(), 200);
+        }
+        eventually("the ledger to be written", async || {
+            let request = served.http.get(format!("{}/metrics", served.admin)).bearer_auth(ADMIN_TOKEN);
+            let text = request.send().await.unwrap().text().await.unwrap();
+            text.contains("\ntollgate_ledger_written_entries_total 5\n")
+        })
+        .await;
+        served.program.signal("KILL");
+        served.program.end().await;
+        served.again(&[]);
+        served.ready().await;
+        assert_eq!(served.spent().await, 5 * 3_500_000);
+    });
+}
+
+/// Upgrades a program under load, with a stream open. The successor is left, with the number of calls
+/// that were served.
+async fn hand_over() -> (Served, u64) {
+    let mut served = Served::start().await;
+    let gate = Gate::new();
+    served.fake.script([Good::gated(&gate)]);
+    let mut open = served.post(&chat_stream()).send().await.unwrap();
+    let mut text = soon("a chunk", open.chunk()).await.unwrap().unwrap().to_vec();
+    // The successor waits for the listeners, and gets them when the old process is told to go.
+    let mut old = served.again(&["--upgrade"]);
+    old.signal("QUIT");
+    let calls = async {
+        let mut calls = 0;
+        while old.0.try_wait().unwrap().is_none() {
+            // A new connection for each.
+            let client = reqwest::Client::new();
+            let url = format!("{}/v1/chat/completions", served.proxy);
+            let reply = client.post(url).bearer_auth(KEY).json(&chat()).send().await;
+            assert_eq!(reply.map(|reply| reply.status().as_u16()).map_err(|error| format!("{error:?}")), Ok(200));
+            calls += 1;
+            if calls == 20 {
+                (0..50).for_each(|_| gate.open());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        calls
+    };
+    let rest = async {
+        while let Some(chunk) = soon("a chunk", open.chunk()).await.unwrap() {
+            text.extend_from_slice(&chunk);
+        }
+        text
+    };
+    let (calls, text) = soon("the old process to end", async { tokio::join!(calls, rest) }).await;
+    assert!(calls > 20 && text.ends_with(b"data: [DONE]\n\n"), "{calls}");
+    assert_eq!(old.end().await.code(), Some(0));
+    (served, calls + 1)
+}
+
+#[test]
+fn a_successor_takes_over_without_a_refused_connection() {
+    runtime().block_on(async {
+        let (mut served, calls) = hand_over().await;
+        assert_eq!(served.post(&chat()).send().await.unwrap().status(), 200);
+        // All that either of them charged is in the books.
+        served.program.signal("TERM");
+        served.program.end().await;
+        served.again(&[]);
+        served.ready().await;
+        assert_eq!(served.spent().await, (calls + 1) * 3_500_000);
+    });
+}
+
+#[test]
+#[ignore = "fails: a successor reads the balances at its start, and never sees what its predecessor settled after that"]
+fn a_successor_knows_what_its_predecessor_spent() {
+    runtime().block_on(async {
+        let (served, calls) = hand_over().await;
+        eventually("the whole sum", async || served.spent().await == calls * 3_500_000).await;
     });
 }
 
@@ -326,9 +462,9 @@ fn the_demo_prints_lines_that_work_as_they_stand() {
         assert!(streamed.starts_with("data: {") && streamed.trim_end().ends_with("data: [DONE]"), "{streamed}");
         let shown: Value = serde_json::from_str(&shell(quota)).unwrap();
         assert!(shown["budgets"][0]["current_usage"].as_f64().unwrap() > 0.0, "{shown}");
-        let refused = (3..=5).find_map(|n| {
+        let refused = (3..=5).find(|_| {
             let answer: Value = serde_json::from_str(&shell(chat)).unwrap();
-            (answer["status_code"] == json!(402)).then_some(n)
+            answer["status_code"] == 402
         });
         assert!(matches!(refused, Some(4 | 5)), "{refused:?}");
         program.signal("TERM");

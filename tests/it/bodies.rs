@@ -12,7 +12,10 @@ const MIB: usize = 1024 * 1024;
 
 /// A chat of about so many bytes.
 fn long_chat(bytes: usize) -> String {
-    format!(r#"{{"messages":[{{"role":"user","content":"{}"}}],"model":"openai/gpt-4o","temperature":0.10}}"#, "x".repeat(bytes))
+    format!(
+        r#"{{"messages":[{{"role":"user","content":"{}"}}],"model":"openai/gpt-4o","temperature":0.10}}"#,
+        "x".repeat(bytes)
+    )
 }
 
 /// What of a body must reach the provider.
@@ -98,9 +101,7 @@ fn a_long_body_falls_over_to_another_provider() {
         config["providers"]["local"] = custom_provider(&url, &[("local", "sk-local")]);
     };
     house_with(change, async |house| {
-        let config = |provider: &str, weight: u32| {
-            json!({"provider": provider, "weight": weight, "allowed_models": ["gpt-4o"], "key_ids": ["*"]})
-        };
+        let config = |provider: &str, weight: u32| json!({"provider": provider, "weight": weight, "allowed_models": ["gpt-4o"], "key_ids": ["*"]});
         let key = house.key(json!({"provider_configs": [config("local", 2), config("openai", 1)]})).await;
         let body = upstream(&long_chat(MIB));
         house.fake.script([status(503), Good::default().into()]);
@@ -117,7 +118,10 @@ fn an_answer_before_the_body_was_read_is_passed_on() {
         let body = long_chat(8 * MIB);
         // Still reading, and not reading any more.
         let text = crate::fake::answers::error_body(413);
-        let head = format!("HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+        let head = format!(
+            "HTTP/1.1 413 Too Large\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}",
+            text.len()
+        );
         for behaviour in [status(413), raw_then(head, Step::Close)] {
             house.fake.script([early(behaviour)]);
             let reply = post(&house.http, house, &key, &body).await;
@@ -144,7 +148,10 @@ fn a_body_in_chunks_gets_a_length() {
         for size in [10, 200_000] {
             let body = long_chat(size);
             let mut raw = Raw::connect(house).await;
-            let head = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\nx-bf-vk: {}\r\ntransfer-encoding: chunked\r\n\r\n", key.value);
+            let head = format!(
+                "POST {CHAT} HTTP/1.1\r\nhost: x\r\nx-bf-vk: {}\r\ntransfer-encoding: chunked\r\n\r\n",
+                key.value
+            );
             raw.send(head).await;
             for piece in body.as_bytes().chunks(9_999) {
                 raw.send([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()).await;

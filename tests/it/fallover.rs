@@ -89,9 +89,7 @@ fn a_provider_that_refuses_connections_gives_way_to_the_next() {
 
 /// A key that prefers `first`, and may use `openai` else.
 async fn key_for_both(house: &House, first: &str) -> Key {
-    let config = |provider: &str, weight: u32| {
-        json!({"provider": provider, "weight": weight, "allowed_models": ["gpt-4o"], "key_ids": ["*"]})
-    };
+    let config = |provider: &str, weight: u32| json!({"provider": provider, "weight": weight, "allowed_models": ["gpt-4o"], "key_ids": ["*"]});
     house.key(json!({"provider_configs": [config(first, 9), config("openai", 1)]})).await
 }
 
@@ -219,33 +217,45 @@ fn nothing_is_tried_again_once_a_byte_went_out() {
 
 #[test]
 fn a_kept_connection_that_was_closed_costs_no_attempt() {
-    house_with(|_| {}, async |house| {
-        let key = house.key_with_budget(1.0).await;
-        for n in 0..5 {
-            house.fake.script([Good::ending(End::GoodThenClose)]);
-            let reply = house.chat(&key, &chat()).await;
-            assert_eq!((reply.status, reply.header("x-tollgate-attempts")), (200, Some("1")), "{n}");
-        }
-        assert_eq!((house.fake.seen().len(), house.fake.connections()), (5, 5));
-        // One that is closed only when the next request has been written on it.
-        house.fake.script([Good::default().into(), only(Step::Close), Good::default().into()]);
-        for _ in 0..2 {
-            let reply = house.chat(&key, &chat()).await;
-            assert_eq!((reply.status, reply.header("x-tollgate-attempts")), (200, Some("1")), "{reply:?}");
-        }
-        assert_eq!(house.spent(&key).await, 7 * cost(ONE_CALL));
-    });
+    house_with(
+        |_| {},
+        async |house| {
+            let key = house.key_with_budget(1.0).await;
+            for n in 0..5 {
+                house.fake.script([Good::ending(End::GoodThenClose)]);
+                let reply = house.chat(&key, &chat()).await;
+                assert_eq!((reply.status, reply.header("x-tollgate-attempts")), (200, Some("1")), "{n}");
+            }
+            assert_eq!((house.fake.seen().len(), house.fake.connections()), (5, 5));
+            // One that is closed only when the next request has been written on it.
+            house.fake.script([Good::default().into(), only(Step::Close), Good::default().into()]);
+            for _ in 0..2 {
+                let reply = house.chat(&key, &chat()).await;
+                assert_eq!((reply.status, reply.header("x-tollgate-attempts")), (200, Some("1")), "{reply:?}");
+            }
+            assert_eq!(house.spent(&key).await, 7 * cost(ONE_CALL));
+        },
+    );
 }
 
 #[test]
 fn connections_to_a_provider_are_kept() {
-    house_with(|_| {}, async |house| {
-        let key = house.key(json!({})).await;
-        house.fake.script([Good::default().into(), Good::default().into(), status(429), status(500), Good::default().into()]);
-        for body in [chat(), chat_stream(), chat(), chat(), chat()] {
-            house.chat(&key, &body).await;
-            house.idle().await;
-        }
-        assert_eq!((house.fake.seen().len(), house.fake.connections()), (5, 1));
-    });
+    house_with(
+        |_| {},
+        async |house| {
+            let key = house.key(json!({})).await;
+            house.fake.script([
+                Good::default().into(),
+                Good::default().into(),
+                status(429),
+                status(500),
+                Good::default().into(),
+            ]);
+            for body in [chat(), chat_stream(), chat(), chat(), chat()] {
+                house.chat(&key, &body).await;
+                house.idle().await;
+            }
+            assert_eq!((house.fake.seen().len(), house.fake.connections()), (5, 1));
+        },
+    );
 }

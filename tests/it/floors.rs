@@ -51,7 +51,17 @@ fn the_core_is_pure() {
         if module != "governance" {
             continue;
         }
-        for word in ["async fn", "tokio::", "std::fs", "std::net", "std::env", "SystemTime", "Instant::", "pingora", "tracing::"] {
+        for word in [
+            "async fn",
+            "tokio::",
+            "std::fs",
+            "std::net",
+            "std::env",
+            "SystemTime",
+            "Instant::",
+            "pingora",
+            "tracing::",
+        ] {
             if text.contains(word) {
                 faults.push(format!("{}: {word} has no place in the core", file.display()));
             }

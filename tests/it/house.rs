@@ -128,7 +128,8 @@ impl House {
 
     /// Speaks to the admin API as an administrator.
     pub async fn administer(&self, method: &str, path: &str, body: Option<Value>) -> Reply {
-        let request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.admin)).bearer_auth(ADMIN_TOKEN);
+        let request =
+            self.http.request(method.parse().unwrap(), format!("{}{path}", self.admin)).bearer_auth(ADMIN_TOKEN);
         let request = match body {
             Some(body) => request.json(&body),
             None => request,
@@ -291,9 +292,7 @@ fn usual_config(fake: &Fake, dir: &Dir, proxy: u16, admin: u16) -> Value {
 /// A provider at `url` with these keys, the first of them tried first.
 pub fn provider(url: &str, keys: &[(&str, &str)]) -> Value {
     let count = keys.len();
-    let key = |(n, (name, value)): (usize, &(&str, &str))| {
-        json!({"id": name, "name": name, "value": value, "weight": count - n, "models": ["*"]})
-    };
+    let key = |(n, (name, value)): (usize, &(&str, &str))| json!({"id": name, "name": name, "value": value, "weight": count - n, "models": ["*"]});
     json!({
         "keys": keys.iter().enumerate().map(key).collect::<Vec<_>>(),
         "network_config": {"base_url": url, "default_request_timeout_in_seconds": 10},

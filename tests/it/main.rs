@@ -1,8 +1,5 @@
 //! The whole house: the real proxy on free ports, in front of a provider that does as it is told.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may fail by panicking, and most of what is here are helpers of tests"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking, and most of what is here are helpers of tests")]
 
 mod binary;
 mod bodies;
@@ -11,6 +8,7 @@ mod fallover;
 mod floors;
 mod house;
 mod money;
+mod odd;
 mod raw;
 mod refusals;
 mod sdk;

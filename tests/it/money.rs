@@ -4,8 +4,8 @@
 use crate::fake::answers::{Cut, End, Good, Told, error_first, last_status, only, raw_then};
 use crate::fake::{Behaviour, Bill, Gate, Step};
 use crate::house::{
-    GPT_4O_CACHED, GPT_4O_INPUT, GPT_4O_OUTPUT, House, Key, SOON, chat, chat_stream, cost, eventually, house, house_with,
-    nanos, soon,
+    GPT_4O_CACHED, GPT_4O_INPUT, GPT_4O_OUTPUT, House, Key, SOON, chat, chat_stream, cost, eventually, house,
+    house_with, nanos, soon,
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -265,27 +265,30 @@ fn a_client_that_leaves_before_the_head_stops_the_provider() {
 
 #[test]
 fn a_drain_after_the_client_left_learns_the_true_usage() {
-    house_with(|config| config["server"]["drain_after_disconnect"] = json!("10s"), async |house| {
-        let key = house.key_with_budget(1.0).await;
-        let gate = Gate::new();
-        // In mid-stream.
-        house.fake.script([Good::gated(&gate)]);
-        leave_after(house, &key, 1).await;
-        (0..50).for_each(|_| gate.open());
-        assert_eq!(house.spent(&key).await, cost(USUAL));
-        assert!(!house.fake.request(0).await.has_hung_up());
-        // Before the head, of a stream and of a document.
-        for (n, body) in [(1, chat_stream()), (2, chat())] {
-            let (before, gate) = (house.spent(&key).await, Gate::new());
-            house.fake.script([delayed(&gate)]);
-            let asking = tokio::spawn(house.post(CHAT, &key, &body).send());
-            let request = house.fake.request(n).await;
-            asking.abort();
-            gate.open();
-            assert_eq!(house.spent(&key).await - before, cost(USUAL), "{body}");
-            assert!(!request.has_hung_up());
-        }
-    });
+    house_with(
+        |config| config["server"]["drain_after_disconnect"] = json!("10s"),
+        async |house| {
+            let key = house.key_with_budget(1.0).await;
+            let gate = Gate::new();
+            // In mid-stream.
+            house.fake.script([Good::gated(&gate)]);
+            leave_after(house, &key, 1).await;
+            (0..50).for_each(|_| gate.open());
+            assert_eq!(house.spent(&key).await, cost(USUAL));
+            assert!(!house.fake.request(0).await.has_hung_up());
+            // Before the head, of a stream and of a document.
+            for (n, body) in [(1, chat_stream()), (2, chat())] {
+                let (before, gate) = (house.spent(&key).await, Gate::new());
+                house.fake.script([delayed(&gate)]);
+                let asking = tokio::spawn(house.post(CHAT, &key, &body).send());
+                let request = house.fake.request(n).await;
+                asking.abort();
+                gate.open();
+                assert_eq!(house.spent(&key).await - before, cost(USUAL), "{body}");
+                assert!(!request.has_hung_up());
+            }
+        },
+    );
 }
 
 /// A good answer that begins when the test says so.
@@ -300,45 +303,51 @@ fn delayed(gate: &Gate) -> Behaviour {
 
 #[test]
 fn a_drain_ends_when_its_time_is_over() {
-    house_with(|config| config["server"]["drain_after_disconnect"] = json!("200ms"), async |house| {
-        let key = house.key_with_budget(1.0).await;
-        house.fake.script([Good::ending(End::StallAfter(3))]);
-        leave_after(house, &key, 1).await;
-        house.fake.request(0).await.hung_up().await;
-        check_estimate(house.spent(&key).await, 1, 60);
-    });
+    house_with(
+        |config| config["server"]["drain_after_disconnect"] = json!("200ms"),
+        async |house| {
+            let key = house.key_with_budget(1.0).await;
+            house.fake.script([Good::ending(End::StallAfter(3))]);
+            leave_after(house, &key, 1).await;
+            house.fake.request(0).await.hung_up().await;
+            check_estimate(house.spent(&key).await, 1, 60);
+        },
+    );
 }
 
 #[test]
 fn many_at_once_spend_no_more_than_the_limit_and_one_call() {
-    house_with(|config| config["server"]["threads"] = json!(2), async |house| {
-        let key = house.key_with_budget(0.05).await;
-        // No more than is held for it: what an estimate lacks would come on top.
-        let bill = Bill { input: 10, output: 100 };
-        house.fake.usually(Good::billing(bill.input, bill.output));
-        let mut body = chat();
-        body["max_tokens"] = json!(100);
-        let (house, key) = (&*house, &key);
-        let one = async |n: usize| {
-            let body = if n % 2 == 0 { body.clone() } else { chat_stream_of(&body) };
-            loop {
-                let reply = house.chat(key, &body).await;
-                match reply.status {
-                    200 => {}
-                    429 => {
-                        reply.refused(429, "budget_exceeded");
-                        tokio::time::sleep(Duration::from_millis(5)).await;
+    house_with(
+        |config| config["server"]["threads"] = json!(2),
+        async |house| {
+            let key = house.key_with_budget(0.05).await;
+            // No more than is held for it: what an estimate lacks would come on top.
+            let bill = Bill { input: 10, output: 100 };
+            house.fake.usually(Good::billing(bill.input, bill.output));
+            let mut body = chat();
+            body["max_tokens"] = json!(100);
+            let (house, key) = (&*house, &key);
+            let one = async |n: usize| {
+                let body = if n.is_multiple_of(2) { body.clone() } else { chat_stream_of(&body) };
+                loop {
+                    let reply = house.chat(key, &body).await;
+                    match reply.status {
+                        200 => {}
+                        429 => {
+                            reply.refused(429, "budget_exceeded");
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                        _ => return reply.refused(402, "budget_exceeded"),
                     }
-                    _ => return reply.refused(402, "budget_exceeded"),
                 }
-            }
-        };
-        tokio::time::timeout(SOON * 2, join_all((0..200).map(one))).await.unwrap();
-        let spent = house.spent(key).await;
-        let limit = 50_000_000;
-        assert!((limit..=limit + cost(bill)).contains(&spent), "{spent}");
-        assert_eq!(spent, cost(house.fake.billed()), "the books and the bill differ");
-    });
+            };
+            tokio::time::timeout(SOON * 2, join_all((0..200).map(one))).await.unwrap();
+            let spent = house.spent(key).await;
+            let limit = 50_000_000;
+            assert!((limit..=limit + cost(bill)).contains(&spent), "{spent}");
+            assert_eq!(spent, cost(house.fake.billed()), "the books and the bill differ");
+        },
+    );
 }
 
 fn chat_stream_of(body: &Value) -> Value {

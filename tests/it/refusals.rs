@@ -11,7 +11,8 @@ const CHAT: &str = "/v1/chat/completions";
 #[test]
 fn no_key_no_service() {
     house(async |house| {
-        let reply = Reply::read(house.http.post(format!("{}{CHAT}", house.proxy)).json(&chat()).send().await.unwrap()).await;
+        let reply =
+            Reply::read(house.http.post(format!("{}{CHAT}", house.proxy)).json(&chat()).send().await.unwrap()).await;
         reply.refused(401, "virtual_key_required");
         assert!(reply.header("www-authenticate").is_some());
         // A provider's own key is no virtual key.
@@ -191,30 +192,37 @@ fn a_member_that_counts_may_not_appear_twice() {
 
 #[test]
 fn a_body_above_the_limit_is_413() {
-    house_with(|config| config["server"]["max_request_body"] = json!("64KiB"), async |house| {
-        let key = house.key(json!({})).await;
-        let mut body = chat();
-        body["messages"][0]["content"] = json!("x".repeat(100_000));
-        let body = body.to_string();
-        // Announced: refused before it is read.
-        let mut raw = Raw::connect(house).await;
-        raw.send(request(CHAT, &key.value, "", &body)).await;
-        raw.reply().await.refused(413, "request_too_large");
-        // Not announced: refused when it is too much.
-        let mut raw = Raw::connect(house).await;
-        raw.send(format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\nx-bf-vk: {}\r\ntransfer-encoding: chunked\r\n\r\n", key.value)).await;
-        for piece in body.as_bytes().chunks(10_000) {
-            if !raw.try_send(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()).await {
-                break;
+    house_with(
+        |config| config["server"]["max_request_body"] = json!("64KiB"),
+        async |house| {
+            let key = house.key(json!({})).await;
+            let mut body = chat();
+            body["messages"][0]["content"] = json!("x".repeat(100_000));
+            let body = body.to_string();
+            // Announced: refused before it is read.
+            let mut raw = Raw::connect(house).await;
+            raw.send(request(CHAT, &key.value, "", &body)).await;
+            raw.reply().await.refused(413, "request_too_large");
+            // Not announced: refused when it is too much.
+            let mut raw = Raw::connect(house).await;
+            raw.send(format!(
+                "POST {CHAT} HTTP/1.1\r\nhost: x\r\nx-bf-vk: {}\r\ntransfer-encoding: chunked\r\n\r\n",
+                key.value
+            ))
+            .await;
+            for piece in body.as_bytes().chunks(10_000) {
+                if !raw.try_send(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()).await {
+                    break;
+                }
             }
-        }
-        raw.reply().await.refused(413, "request_too_large");
-        // Up to the limit it is taken.
-        let mut fits = chat();
-        fits["messages"][0]["content"] = json!("x".repeat(64 * 1024 - chat().to_string().len() - 100));
-        assert_eq!(house.chat(&key, &fits).await.status, 200);
-        assert_eq!(house.fake.seen().len(), 1);
-    });
+            raw.reply().await.refused(413, "request_too_large");
+            // Up to the limit it is taken.
+            let mut fits = chat();
+            fits["messages"][0]["content"] = json!("x".repeat(64 * 1024 - chat().to_string().len() - 100));
+            assert_eq!(house.chat(&key, &fits).await.status, 200);
+            assert_eq!(house.fake.seen().len(), 1);
+        },
+    );
 }
 
 #[test]
@@ -304,7 +312,9 @@ fn money_that_is_only_held_is_429_and_comes_back() {
 #[test]
 fn an_unreachable_provider_is_502() {
     let nobody = free_port();
-    let change = |config: &mut Value| config["providers"]["openai"] = provider(&format!("http://127.0.0.1:{nobody}"), &[("main", "sk-x")]);
+    let change = |config: &mut Value| {
+        config["providers"]["openai"] = provider(&format!("http://127.0.0.1:{nobody}"), &[("main", "sk-x")])
+    };
     house_with(change, async |house| {
         let key = house.key_with_budget(1.0).await;
         let reply = house.chat(&key, &chat()).await;
@@ -317,7 +327,12 @@ fn an_unreachable_provider_is_502() {
 fn a_provider_that_breaks_off_before_its_answer_is_502() {
     house(async |house| {
         let key = house.key_with_budget(1.0).await;
-        for behaviour in [only(Step::Reset), only(Step::Close), bytes("garbage\r\n\r\n"), raw_then("HTTP/1.1 200 OK\r\ncontent", Step::Close)] {
+        for behaviour in [
+            only(Step::Reset),
+            only(Step::Close),
+            bytes("garbage\r\n\r\n"),
+            raw_then("HTTP/1.1 200 OK\r\ncontent", Step::Close),
+        ] {
             house.fake.script([behaviour]);
             let reply = house.chat(&key, &chat()).await;
             reply.refused(502, "upstream_unreachable");
@@ -343,11 +358,14 @@ fn a_provider_that_is_silent_is_504() {
 
 #[test]
 fn a_provider_at_a_forbidden_address_is_not_called() {
-    house_with(|config| config["server"]["upstream_private_addresses"] = json!("deny"), async |house| {
-        let key = house.key(json!({})).await;
-        house.chat(&key, &chat()).await.refused(502, "upstream_unreachable");
-        assert!(house.fake.seen().is_empty());
-    });
+    house_with(
+        |config| config["server"]["upstream_private_addresses"] = json!("deny"),
+        async |house| {
+            let key = house.key(json!({})).await;
+            house.chat(&key, &chat()).await.refused(502, "upstream_unreachable");
+            assert!(house.fake.seen().is_empty());
+        },
+    );
 }
 
 #[test]
@@ -407,13 +425,16 @@ fn a_kind_of_request_that_the_provider_does_not_serve_is_400() {
 
 #[test]
 fn required_headers_are_required() {
-    house_with(|config| config["client"] = json!({"required_headers": ["x-tenant"]}), async |house| {
-        let key = house.key(json!({})).await;
-        let message = house.chat(&key, &chat()).await.refused(400, "missing_required_headers");
-        assert!(message.contains("x-tenant"));
-        let sent = house.post(CHAT, &key, &chat()).header("X-Tenant", "a").send().await.unwrap();
-        assert_eq!(sent.status(), 200);
-    });
+    house_with(
+        |config| config["client"] = json!({"required_headers": ["x-tenant"]}),
+        async |house| {
+            let key = house.key(json!({})).await;
+            let message = house.chat(&key, &chat()).await.refused(400, "missing_required_headers");
+            assert!(message.contains("x-tenant"));
+            let sent = house.post(CHAT, &key, &chat()).header("X-Tenant", "a").send().await.unwrap();
+            assert_eq!(sent.status(), 200);
+        },
+    );
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn a_broken_stream_is_an_error_over_http_2() {
         for end in [End::CloseAfter(3), End::ResetAfter(3)] {
             for body in [chat_stream(), chat()] {
                 house.fake.script([Good::ending(if body["stream"] == true { end } else { End::CloseAfter(1) })]);
-                let sent = http2.post(format!("{}{CHAT}", house.proxy)).bearer_auth(&key.value).json(&body).send().await;
+                let sent =
+                    http2.post(format!("{}{CHAT}", house.proxy)).bearer_auth(&key.value).json(&body).send().await;
                 // The reset may be here before anybody looked at the head.
                 let Ok(response) = sent else { continue };
                 assert_eq!((response.status().as_u16(), response.version()), (200, reqwest::Version::HTTP_2));
@@ -155,7 +156,8 @@ fn a_slow_reader_slows_the_provider_down() {
     house(async |house| {
         let key = house.key(json!({})).await;
         // More than all buffers of sockets on the way can hold.
-        let event = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}\n\n", "x".repeat(64 * 1024 - 64));
+        let event =
+            format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}\n\n", "x".repeat(64 * 1024 - 64));
         let events = 1_000;
         let (behaviour, sent) = long_stream(&event, events);
         house.fake.script([behaviour]);

@@ -95,10 +95,22 @@ fn no_credential_crosses_the_house() {
         assert_eq!(seen.header("authorization"), Some("Bearer sk-key-of-the-provider"));
         assert_eq!(seen.header("host"), Some(&*format!("127.0.0.1:{}", house.fake.port)));
         assert_eq!(seen.header("accept-encoding"), Some("identity"));
-        assert_eq!((seen.header("user-agent"), seen.header("accept")), (Some("the-client/1"), Some("application/json")));
+        assert_eq!(
+            (seen.header("user-agent"), seen.header("accept")),
+            (Some("the-client/1"), Some("application/json"))
+        );
         for (name, value) in &seen.headers {
             assert!(!value.contains("sk-bf-"), "the virtual key reached the provider in {name}");
-            let stays = ["cookie", "proxy-authorization", "te", "upgrade", "x-hop", "forwarded", "x-forwarded-for", "openai-organization"];
+            let stays = [
+                "cookie",
+                "proxy-authorization",
+                "te",
+                "upgrade",
+                "x-hop",
+                "forwarded",
+                "x-forwarded-for",
+                "openai-organization",
+            ];
             assert!(!stays.contains(&&**name) && !name.starts_with("x-bf-"), "{name} reached the provider");
         }
         assert!(!String::from_utf8_lossy(&seen.body).contains("sk-bf-"));
@@ -122,7 +134,10 @@ fn extra_headers_of_the_provider_are_added_and_replace_no_credential() {
         let key = house.key(json!({})).await;
         assert_eq!(house.chat(&key, &chat()).await.status, 200);
         let seen = house.fake.seen()[0].clone();
-        assert_eq!((seen.header("x-team"), seen.header("authorization")), (Some("blue"), Some("Bearer sk-key-of-the-provider")));
+        assert_eq!(
+            (seen.header("x-team"), seen.header("authorization")),
+            (Some("blue"), Some("Bearer sk-key-of-the-provider"))
+        );
     });
 }
 
@@ -135,7 +150,12 @@ fn models_are_those_that_the_key_may_use() {
         let models = async |key: &Key| {
             let reply = house.get("/v1/models", key).await;
             assert_eq!((reply.status, &reply.json()["object"]), (200, &json!("list")));
-            let ids = reply.json()["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap().to_owned()).collect();
+            let ids = reply.json()["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|model| model["id"].as_str().unwrap().to_owned())
+                .collect();
             let ids: Vec<String> = ids;
             ids
         };

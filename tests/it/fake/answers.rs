@@ -103,13 +103,15 @@ impl Good {
         let asked = request.json();
         let streams = asked["stream"] == true;
         let kind = if streams { "text/event-stream; charset=utf-8" } else { "application/json" };
-        let pieces = if streams { self.events(&request.path, &asked) } else { vec![self.document(&request.path, &asked)] };
+        let pieces =
+            if streams { self.events(&request.path, &asked) } else { vec![self.document(&request.path, &asked)] };
         let length = pieces.iter().map(String::len).sum::<usize>();
         let mut head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nx-request-id: req_of_the_provider\r\n");
         for (name, value) in &self.headers {
             write!(head, "{name}: {value}\r\n").unwrap();
         }
-        let framing = if streams { "transfer-encoding: chunked".to_owned() } else { format!("content-length: {length}") };
+        let framing =
+            if streams { "transfer-encoding: chunked".to_owned() } else { format!("content-length: {length}") };
         write!(head, "{framing}\r\n\r\n").unwrap();
         let body: Vec<Vec<u8>> = match self.cut {
             Cut::Events => pieces.into_iter().map(String::into_bytes).collect(),
@@ -156,7 +158,12 @@ impl Good {
             path if path.ends_with("/chat/completions") => {
                 let deltas = if self.calls_tool { tool_deltas() } else { self.word_deltas() };
                 let last = if self.calls_tool { "tool_calls" } else { "stop" };
-                self.chunks(asked, "chat.completion.chunk", deltas, json!({"index": 0, "delta": {}, "finish_reason": last}))
+                self.chunks(
+                    asked,
+                    "chat.completion.chunk",
+                    deltas,
+                    json!({"index": 0, "delta": {}, "finish_reason": last}),
+                )
             }
             _ => {
                 let choice = |word: &String| json!({"index": 0, "text": word, "logprobs": null, "finish_reason": null});
@@ -201,17 +208,19 @@ impl Good {
             data.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
             format!("event: {kind}\ndata: {data}\n\n")
         };
-        let item = |content: Value, status: &str| {
-            json!({"type": "message", "id": "msg_1", "status": status, "role": "assistant", "content": content})
-        };
+        let item = |content: Value, status: &str| json!({"type": "message", "id": "msg_1", "status": status, "role": "assistant", "content": content});
         let part = json!({"type": "output_text", "text": "", "annotations": [], "logprobs": []});
         let mut kinds = vec![
             ("response.created", json!({"response": self.response(model, "in_progress")})),
             ("response.output_item.added", json!({"output_index": 0, "item": item(json!([]), "in_progress")})),
-            ("response.content_part.added", json!({"item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part})),
+            (
+                "response.content_part.added",
+                json!({"item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part}),
+            ),
         ];
         for word in &self.words {
-            let delta = json!({"item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": word, "logprobs": []});
+            let delta =
+                json!({"item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": word, "logprobs": []});
             kinds.push(("response.output_text.delta", delta));
         }
         let done = json!({"item_id": "msg_1", "output_index": 0, "content_index": 0, "text": text, "logprobs": []});
@@ -245,7 +254,9 @@ impl Good {
                 "choices": [{"index": 0, "text": self.words.concat(), "logprobs": null, "finish_reason": "stop"}],
             }),
         };
-        if !path.ends_with("/responses") && let Some(usage) = self.usage("prompt_tokens", "completion_tokens") {
+        if !path.ends_with("/responses")
+            && let Some(usage) = self.usage("prompt_tokens", "completion_tokens")
+        {
             document["usage"] = usage;
         }
         document.to_string()
@@ -253,7 +264,8 @@ impl Good {
 
     fn response(&self, model: &str, status: &str) -> Value {
         let content = json!([{"type": "output_text", "annotations": [], "logprobs": [], "text": self.words.concat()}]);
-        let message = json!({"type": "message", "id": "msg_1", "status": status, "role": "assistant", "content": content});
+        let message =
+            json!({"type": "message", "id": "msg_1", "status": status, "role": "assistant", "content": content});
         let complete = status == "completed";
         let usage = complete.then(|| self.usage("input_tokens", "output_tokens")).flatten();
         json!({
@@ -285,7 +297,8 @@ fn tool_call() -> Value {
 
 fn tool_deltas() -> Vec<Value> {
     let delta = |calls: Value| json!({"index": 0, "delta": calls, "logprobs": null, "finish_reason": null});
-    let first = json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}});
+    let first =
+        json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}});
     let mut deltas = vec![delta(json!({"role": "assistant", "content": null, "tool_calls": [first]}))];
     for part in ["{\"ci", "ty\":\"Zü", "rich\"}"] {
         deltas.push(delta(json!({"tool_calls": [{"index": 0, "function": {"arguments": part}}]})));
@@ -305,7 +318,8 @@ pub fn status(status: u16) -> Behaviour {
 
 pub fn status_with(status: u16, headers: &[(&str, &str)]) -> Behaviour {
     let body = error_body(status);
-    let mut head = format!("HTTP/1.1 {status} Whatever\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
+    let mut head =
+        format!("HTTP/1.1 {status} Whatever\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         write!(head, "{name}: {value}\r\n").unwrap();
     }
@@ -320,7 +334,8 @@ pub fn last_status(code: u16) -> Behaviour {
 
 /// The body that `status` sends.
 pub fn error_body(status: u16) -> String {
-    json!({"error": {"message": format!("the fake says {status}"), "type": "fake_error", "param": null, "code": null}}).to_string()
+    json!({"error": {"message": format!("the fake says {status}"), "type": "fake_error", "param": null, "code": null}})
+        .to_string()
 }
 
 /// A stream that answers 200 and begins with an error.
@@ -353,11 +368,7 @@ pub fn long_stream(event: &str, times: usize) -> (Behaviour, Arc<AtomicUsize>) {
     let behaviour = Behaviour::new(move |_| {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
         let end = [&framed(LONG_STREAM_END.as_bytes())[..], b"0\r\n\r\n"].concat();
-        vec![
-            Step::Send(head.into()),
-            Step::Repeat(event.clone(), times, Arc::clone(&count)),
-            Step::Send(end.into()),
-        ]
+        vec![Step::Send(head.into()), Step::Repeat(event.clone(), times, Arc::clone(&count)), Step::Send(end.into())]
     });
     (behaviour, sent)
 }

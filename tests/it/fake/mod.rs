@@ -39,7 +39,6 @@ pub enum Step {
     Send(Bytes),
     /// The same bytes over and over, counted as they go.
     Repeat(Bytes, usize, Arc<AtomicUsize>),
-    Rest(Duration),
     /// Go on when the test says so.
     Await(Gate),
     /// From here on the provider wants its money.
@@ -269,7 +268,6 @@ async fn take(step: Step, writer: &mut WriteHalf<'_>, shared: &Shared) -> io::Re
                 count.fetch_add(1, Ordering::Relaxed);
             }
         }
-        Step::Rest(pause) => tokio::time::sleep(pause).await,
         Step::Await(gate) => gate.pass().await,
         Step::Bill(bill) => shared.bill(bill),
         Step::Stall => std::future::pending().await,

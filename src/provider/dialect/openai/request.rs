@@ -22,6 +22,8 @@ const TEXT_COMPLETION_OUTPUT: u64 = 16;
 const BLOB_TOKENS: u64 = 1_600;
 /// What one picture can cost at most, with the models that multiply their tiles.
 const BLOB_TOKENS_MAX: u64 = 50_000;
+/// More answers to one question than any provider gives.
+const ANSWERS_MAX: u64 = 4_096;
 /// Framing of a message.
 const MESSAGE_TOKENS: u64 = 4;
 /// Framing of the answer to come.
@@ -296,7 +298,13 @@ impl<'b> Draft<'b> {
             Field::MaxTokens => self.max_tokens = count(name, raw)?,
             Field::MaxCompletionTokens => self.max_completion_tokens = count(name, raw)?,
             Field::MaxOutputTokens => self.max_output_tokens = count(name, raw)?,
-            Field::N | Field::BestOf => self.n = self.n.max(count(name, raw)?.unwrap_or(1)),
+            Field::N | Field::BestOf => {
+                let answers = count(name, raw)?.unwrap_or(1);
+                if answers > ANSWERS_MAX {
+                    return Err(CallError::of(name, "asks for more answers than any provider gives"));
+                }
+                self.n = self.n.max(answers);
+            }
             Field::Background if flag(name, raw)? == Some(true) => {
                 let why = "is not supported: what it costs would show only later, outside of this request";
                 return Err(CallError::of(name, why));
