@@ -1,0 +1,474 @@
+//! What each step of a call costs: identify, route, read, hold and settle, price, meter.
+//!
+//! Prints nanoseconds for one operation, the median and the fastest of many samples, and the ratio to
+//! the first line of its group. Clock figures differ between machines and minutes; the ratios within
+//! a group are what to look at. `cargo bench --bench hot_path -- admit` runs the groups named so.
+
+#![expect(clippy::print_stdout, reason = "a program for people, whose result is its output")]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
+
+use bytes::Bytes;
+use http::HeaderMap;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+use tollgate::governance::entity::{
+    Budget, Dialect, KeySet, ModelSet, Network, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey,
+    Weight,
+};
+use tollgate::governance::money::{Nanos, Rate};
+use tollgate::governance::pricing::{Catalog, Price, Prices};
+use tollgate::governance::request::RequestKind;
+use tollgate::governance::route;
+use tollgate::governance::secret::Secret;
+use tollgate::governance::time::{Span, Timestamp, Window};
+use tollgate::governance::usage::{ServiceTier, Usage};
+use tollgate::governance::view::Caller;
+use tollgate::provider::{Call, Out, Reader};
+use tollgate::state::clock::Clock;
+use tollgate::state::digest::KeyHasher;
+use tollgate::state::hold::Spend;
+use tollgate::state::outbox::{CallTag, Ending};
+use tollgate::state::{Ask, Snapshot, State};
+use tollgate::telemetry::Metrics;
+use tollgate::wire::credential;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    // Cargo adds `--bench`; what does not begin with a dash names groups.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let groups: [(&str, fn()); 7] = [
+        ("identify", identify),
+        ("route", route_call),
+        ("read", read),
+        ("admit", admit),
+        ("price", price),
+        ("meter", meter),
+        ("count", count),
+    ];
+    println!("{:<52} {:>10} {:>10} {:>7}", "", "median ns", "least ns", "ratio");
+    for (name, run) in groups {
+        if wanted.is_empty() || wanted.iter().any(|want| name.contains(want.as_str())) {
+            println!("{name}");
+            run();
+        }
+    }
+}
+
+// ---- Measuring
+
+const SAMPLES: usize = 41;
+const SAMPLE_TIME: Duration = Duration::from_millis(4);
+
+/// The lines of one group: the first is what the others are compared with.
+#[derive(Default)]
+struct Group {
+    first: Option<f64>,
+}
+
+impl Group {
+    /// Measures `work` on its own.
+    fn line(&mut self, name: &str, mut work: impl FnMut()) {
+        self.batches(name, 1, |operations| {
+            let began = Instant::now();
+            for _ in 0..operations {
+                work();
+            }
+            began.elapsed()
+        });
+    }
+
+    /// Measures what runs `operations` times and says how long that took. It may prepare and clean up
+    /// outside of what it times. `per` operations of the result are one.
+    fn batches(&mut self, name: &str, per: u32, mut batch: impl FnMut(u32) -> Duration) {
+        let mut operations = 16;
+        while batch(operations) < SAMPLE_TIME && operations < 1 << 24 {
+            operations *= 2;
+        }
+        let mut samples: Vec<f64> = (0..SAMPLES)
+            .map(|_| batch(operations).as_secs_f64() * 1e9 / f64::from(operations) / f64::from(per))
+            .collect();
+        samples.sort_by(f64::total_cmp);
+        let (median, least) = (samples[SAMPLES / 2], samples[0]);
+        let ratio = median / *self.first.get_or_insert(median);
+        println!("  {name:<50} {median:>10.1} {least:>10.1} {ratio:>7.2}");
+    }
+}
+
+// ---- The house
+
+const MODEL: &str = "gpt-4o";
+
+fn long_ago() -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000)
+}
+
+/// A limit that is never reached.
+const AMPLE: i64 = i64::MAX / 4;
+
+#[derive(Clone, Copy)]
+enum Windows {
+    Rolling,
+    Aligned,
+}
+
+impl Windows {
+    fn window(self) -> Window {
+        let day = Span::parse("1d").expect("a day is a duration");
+        match self {
+            Windows::Rolling => Window::rolling(day),
+            Windows::Aligned => Window::aligned(day).expect("a day is a period of the calendar"),
+        }
+    }
+}
+
+/// Key `number` with the first `limits` of six limits: money, tokens and requests on the key, then the
+/// same on its provider config.
+fn virtual_key(number: usize, limits: usize, windows: Windows) -> VirtualKey {
+    let at = long_ago();
+    let level = |name: &str, count: usize| {
+        let window = || windows.window();
+        let quota = |wanted: bool| wanted.then(|| Quota { max: AMPLE, window: window(), anchor: at });
+        let id = format!("{name}-{number}").into();
+        let budget =
+            Budget { id, max: Nanos::new(AMPLE), window: window(), anchor: at, created_at: at, updated_at: at };
+        let id = format!("{name}-rate-{number}").into();
+        let rate =
+            RateLimit { id, tokens: quota(count > 1), requests: quota(count > 2), created_at: at, updated_at: at };
+        (if count > 0 { vec![budget] } else { vec![] }, (count > 1).then_some(rate))
+    };
+    let own = level("key", limits.min(3));
+    let through = level("config", limits.saturating_sub(3));
+    VirtualKey {
+        id: format!("vk-{number}").into(),
+        name: format!("key {number}"),
+        description: String::new(),
+        is_active: true,
+        budgets: own.0,
+        rate_limit: own.1,
+        provider_configs: vec![ProviderConfig {
+            id: 1,
+            provider: "openai".into(),
+            weight: Some(Weight::ONE),
+            allowed_models: ModelSet::All,
+            blacklisted_models: ModelSet::Only(vec![]),
+            key_ids: KeySet::All,
+            budgets: through.0,
+            rate_limit: through.1,
+        }],
+        mcp_configs: "[]".into(),
+        config_hash: String::new(),
+        created_at: at,
+        updated_at: at,
+    }
+}
+
+fn credential_of(number: usize) -> String {
+    format!("sk-bf-{number:08}-0000-4000-8000-000000000000")
+}
+
+fn provider() -> Provider {
+    Provider {
+        name: "openai".into(),
+        dialect: Dialect::OpenAi,
+        custom: false,
+        keyless: false,
+        allowed_requests: None,
+        path_overrides: Default::default(),
+        network: Network {
+            base_url: "http://127.0.0.1:1".into(),
+            extra_headers: vec![],
+            request_timeout: Duration::from_secs(300),
+            stream_idle_timeout: Duration::from_secs(60),
+            max_retries: 0,
+            retry_backoff_initial: Duration::from_millis(500),
+            retry_backoff_max: Duration::from_secs(5),
+            insecure_skip_verify: false,
+            ca_cert_pem: None,
+            enforce_http2: false,
+        },
+        keys: vec![Arc::new(ProviderKey {
+            id: "main".into(),
+            name: "main".into(),
+            value: Secret::new("sk-real"),
+            weight: Weight::ONE,
+            models: ModelSet::All,
+            blacklisted_models: ModelSet::Only(vec![]),
+            aliases: Default::default(),
+            enabled: true,
+        })],
+    }
+}
+
+fn list_price() -> Price {
+    let standard = Prices {
+        input: Some(Rate::new(2_500_000)),
+        cache_read: Some(Rate::new(1_250_000)),
+        output: Some(Rate::new(10_000_000)),
+        ..Prices::default()
+    };
+    let long = Prices { input: Some(Rate::new(5_000_000)), ..Prices::default() };
+    Price { standard, long_context: vec![(272_000, long)], ..Price::default() }
+}
+
+fn house(keys: usize, limits: usize, windows: Windows) -> State {
+    let state = State::new(Clock::System, KeyHasher::new(&[7; 32]), 1 << 26);
+    let declare = state.change(&HashMap::new(), |declared| {
+        declared.providers.insert("openai".into(), Arc::new(provider()));
+        let mut catalog = Catalog::default();
+        catalog.insert("openai", MODEL, list_price());
+        declared.catalog = Arc::new(catalog);
+        for number in 0..keys {
+            let key = virtual_key(number, limits, windows);
+            let digest = state.hasher.digest(credential_of(number).as_bytes());
+            declared.virtual_keys.insert(Arc::clone(&key.id), (digest, Arc::new(key)));
+        }
+        Ok::<(), Infallible>(())
+    });
+    let Ok(()) = declare;
+    state
+}
+
+fn caller(state: &State, snapshot: &Snapshot, number: usize) -> Arc<Caller> {
+    let digest = state.hasher.digest(credential_of(number).as_bytes());
+    Arc::clone(snapshot.view.caller(&digest).expect("this key was declared"))
+}
+
+// ---- The groups
+
+/// The snapshot, the credential out of the headers, its digest, the caller.
+fn identify() {
+    let mut group = Group::default();
+    for keys in [10, 10_000, 100_000] {
+        let state = house(keys, 3, Windows::Rolling);
+        let headers: Vec<HeaderMap> = (0..keys)
+            .step_by(keys.div_ceil(997))
+            .map(|number| {
+                let value = format!("Bearer {}", credential_of(number)).parse().expect("a header's value");
+                HeaderMap::from_iter([(http::header::AUTHORIZATION, value)])
+            })
+            .collect();
+        let mut turn = headers.iter().cycle();
+        group.line(&format!("one of {keys} keys"), || {
+            let snapshot = state.snapshot();
+            let headers = turn.next().expect("a cycle does not end");
+            let value = credential::virtual_key(headers).ok().flatten().expect("the headers carry a key");
+            let caller = snapshot.view.caller(&state.hasher.digest(value)).expect("the key was declared");
+            black_box(Arc::clone(caller));
+        });
+    }
+}
+
+fn route_call() {
+    let mut group = Group::default();
+    let state = house(10, 3, Windows::Rolling);
+    let snapshot = state.snapshot();
+    let caller = caller(&state, &snapshot, 0);
+    for (name, text) in [("provider/model", "openai/gpt-4o"), ("a bare model", MODEL)] {
+        group.line(name, || {
+            let targets = route::targets(&snapshot.view, Some(&caller), RequestKind::ChatCompletion, black_box(text));
+            black_box(targets.expect("the key allows it"));
+        });
+    }
+}
+
+/// A call with `bytes` of text, as the Python SDK writes it: `messages` before `model`.
+fn body(bytes: usize) -> Bytes {
+    let words = "Summarise the following report, please.\\n".repeat(bytes / 41);
+    Bytes::from(format!(
+        r#"{{"messages":[{{"role":"system","content":"You are helpful."}},{{"role":"user","content":"{words}"}}],"model":"openai/gpt-4o","stream":true}}"#
+    ))
+}
+
+fn read() {
+    let mut group = Group::default();
+    for (name, bytes) in [("2 KB", 2_000), ("200 KB", 200_000)] {
+        let body = body(bytes);
+        let kind = RequestKind::ChatCompletion;
+        group.line(&format!("understand a call of {name}"), || {
+            black_box(Call::read(kind, black_box(&body)).expect("the body is sound"));
+        });
+        let call = Call::read(kind, &body).expect("the body is sound");
+        group.line(&format!("rewrite it: another model, usage asked for, {name}"), || {
+            black_box(call.rewrite(&body, MODEL, true));
+        });
+    }
+}
+
+/// One call's hold, made and settled. What it leaves for the ledger is thrown away between samples.
+fn hold(state: &State, snapshot: &Snapshot, caller: &Caller, tag: &CallTag) {
+    let usage = Usage::estimated(300, 400);
+    let spend = Spend { cost: Nanos::new(4_750_000), tokens: 700 };
+    let ask = Ask { caller: Some(caller), config: Some(0), usage, spend, tag: tag.clone() };
+    let mut hold = state.admit(snapshot, ask).expect("the limits are ample");
+    hold.mark_sent();
+    let used = Usage { input: 251, output: 132, ..Usage::default() };
+    hold.settle(Ending::Completed, used, Spend { cost: Nanos::new(1_947_500), tokens: 383 });
+}
+
+fn tag(state: &State, caller: &Caller) -> CallTag {
+    CallTag {
+        virtual_key: Some(Arc::clone(&caller.key.id)),
+        provider: "openai".into(),
+        model: MODEL.into(),
+        kind: RequestKind::ChatCompletion,
+        admitted_at: state.clock.now(),
+    }
+}
+
+fn drain(state: &State) {
+    loop {
+        let entries = state.outbox().take(1 << 16);
+        if entries.is_empty() {
+            break;
+        }
+        state.outbox().written(entries.len());
+    }
+}
+
+fn admit() {
+    let mut group = Group::default();
+    for (limits, windows, name) in [
+        (1, Windows::Rolling, "1 limit"),
+        (2, Windows::Rolling, "2 limits"),
+        (3, Windows::Rolling, "3 limits"),
+        (4, Windows::Rolling, "4 limits"),
+        (5, Windows::Rolling, "5 limits"),
+        (6, Windows::Rolling, "6 limits"),
+        (6, Windows::Aligned, "6 limits, windows of the calendar"),
+    ] {
+        let state = house(10, limits, windows);
+        let snapshot = state.snapshot();
+        let caller = caller(&state, &snapshot, 0);
+        let tag = tag(&state, &caller);
+        group.batches(&format!("hold and settle, {name}"), 1, |operations| {
+            let began = Instant::now();
+            for _ in 0..operations {
+                hold(&state, &snapshot, &caller, &tag);
+            }
+            let took = began.elapsed();
+            drain(&state);
+            took
+        });
+    }
+    for (name, other) in [("2 threads, cells of their own", 1), ("2 threads on the same cells", 0)] {
+        let state = house(10, 6, Windows::Rolling);
+        let snapshot = state.snapshot();
+        let callers = [0, other].map(|number| caller(&state, &snapshot, number));
+        group.batches(&format!("6 limits, {name}"), 1, |operations| {
+            let gate = Barrier::new(callers.len());
+            let took = thread::scope(|scope| {
+                let threads = callers.each_ref().map(|caller| {
+                    let (state, snapshot, gate) = (&state, &snapshot, &gate);
+                    scope.spawn(move || {
+                        let tag = tag(state, caller);
+                        gate.wait();
+                        let began = Instant::now();
+                        for _ in 0..operations {
+                            hold(state, snapshot, caller, &tag);
+                        }
+                        began.elapsed()
+                    })
+                });
+                threads.map(|thread| thread.join().expect("a thread does not panic")).into_iter().max()
+            });
+            drain(&state);
+            took.unwrap_or_default()
+        });
+    }
+}
+
+fn price() {
+    let mut group = Group::default();
+    let state = house(1, 1, Windows::Rolling);
+    let snapshot = state.snapshot();
+    let price = list_price();
+    let usage = Usage { input: 251, output: 132, ..Usage::default() };
+    group.line("cost of input and output", || {
+        black_box(price.cost(black_box(&usage)));
+    });
+    let usage = Usage { cache_read: 1_024, cache_write: 64, tier: ServiceTier::Priority, input: 300_000, ..usage };
+    group.line("cost with caches, another tier, long context", || {
+        black_box(price.cost(black_box(&usage)));
+    });
+    group.line("find the price in the catalogue", || {
+        black_box(snapshot.view.catalog.find(black_box("openai"), black_box(MODEL)));
+    });
+    state.expectations.learn("openai", MODEL, 100);
+    group.line("what the model usually writes", || {
+        black_box(state.expectations.output(black_box("openai"), black_box(MODEL), None));
+    });
+}
+
+const USAGE: &str = r#""usage":{"prompt_tokens":251,"completion_tokens":132,"total_tokens":383,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#;
+
+fn event(choices: &str, usage: &str) -> Bytes {
+    Bytes::from(format!(
+        "data: {{\"id\":\"chatcmpl-C4a8f2e6b1d9\",\"object\":\"chat.completion.chunk\",\"created\":1794477600,\
+         \"model\":\"gpt-4o\",\"service_tier\":\"default\",\"system_fingerprint\":\"fp_9b78b61c52\",\
+         \"choices\":{choices}{usage}}}\n\n"
+    ))
+}
+
+fn meter() {
+    let mut group = Group::default();
+    let kind = RequestKind::ChatCompletion;
+    let word = event(r#"[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]"#, "");
+    let events = 50;
+    let mut stream = |name: &str, pieces: &[Bytes], withhold: bool| {
+        group.batches(name, events, |streams| {
+            let began = Instant::now();
+            for _ in 0..streams {
+                let mut reader = Reader::stream(kind, withhold);
+                for piece in pieces {
+                    let mut out = Out::new();
+                    reader.chunk(piece.clone(), &mut out);
+                    black_box(&out);
+                }
+                black_box(reader.reading());
+            }
+            began.elapsed()
+        });
+    };
+    let whole = vec![word.clone(); events as usize];
+    stream("an event of a stream, one a piece", &whole, false);
+    stream("an event, the usage event withheld", &whole, true);
+    let joined = Bytes::from(whole.concat());
+    stream("an event, 4 KiB pieces", &joined.chunks(4_096).map(Bytes::copy_from_slice).collect::<Vec<_>>(), false);
+    stream("an event, pieces of 100 bytes", &joined.chunks(100).map(Bytes::copy_from_slice).collect::<Vec<_>>(), false);
+
+    let usage = event("[]", &format!(",{USAGE}"));
+    group.line("the usage event, reader and all", || {
+        let (mut reader, mut out) = (Reader::stream(kind, true), Out::new());
+        reader.chunk(usage.clone(), &mut out);
+        black_box(reader.reading());
+    });
+    let said = "The report says that things are going well, with a few exceptions. ".repeat(9);
+    let answer = Bytes::from(format!(
+        r#"{{"id":"chatcmpl-C4a8f2e6b1d9","object":"chat.completion","created":1794477600,"model":"gpt-4o","choices":[{{"index":0,"message":{{"role":"assistant","content":"{said}","refusal":null,"annotations":[]}},"logprobs":null,"finish_reason":"stop"}}],{USAGE},"service_tier":"default","system_fingerprint":"fp_9b78b61c52"}}"#
+    ));
+    group.line(&format!("a unary answer of {} bytes, reader and all", answer.len()), || {
+        let (mut reader, mut out) = (Reader::unary(kind), Out::new());
+        reader.chunk(answer.clone(), &mut out);
+        black_box(reader.reading());
+    });
+}
+
+/// The metrics of one unary call.
+fn count() {
+    let mut group = Group::default();
+    let metrics = Metrics::new();
+    let usage = Usage { input: 251, output: 132, ..Usage::default() };
+    group.line("the metrics of a call", || {
+        metrics.first_byte(Duration::from_millis(3));
+        metrics.attempted(black_box("openai"), Ending::Completed.as_str());
+        metrics.charged(black_box("openai"), &usage, 1_947_500);
+        metrics.answered(Some(200), Duration::from_millis(4));
+    });
+}
