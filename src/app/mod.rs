@@ -19,6 +19,7 @@ use crate::telemetry::Metrics;
 use pingora::apps::HttpServerOptions;
 use pingora::connectors::ConnectorOptions;
 use pingora::listeners::tls::TlsSettings;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::Server;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora_proxy::ProxyServiceBuilder;
@@ -36,6 +37,10 @@ const OUTBOX_PLACES: usize = 65_536;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections kept to providers, in all.
 const UPSTREAM_POOL: usize = 512;
+/// For each client connection. Pingora's 1,460 bytes to write make two sends of a small answer and its
+/// head, and its 64 KiB to read are mostly memory.
+const WRITE_BUFFER: usize = 8 * 1024;
+const READ_BUFFER: usize = 16 * 1024;
 
 /// Why nothing runs. One line for an operator, with what to do about it where we know.
 #[derive(Debug, thiserror::Error)]
@@ -179,10 +184,12 @@ fn add_proxy(server: &mut Server, settings: &Settings, gateway: Gateway) -> Resu
     let mut service =
         ProxyServiceBuilder::new(&server.configuration, gateway).name("proxy").server_options(options).build();
     for address in &settings.server.listen {
-        match &settings.server.tls {
-            None => service.add_tcp(&address.to_string()),
-            Some(tls) => service.add_tls_with_settings(&address.to_string(), None, tls_settings(tls)?),
-        }
+        let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
+        let listener = ListenerConfig::tcp(address.to_string()).l4_buffer(buffers);
+        service.add_listener(match &settings.server.tls {
+            None => listener,
+            Some(tls) => listener.tls(tls_settings(tls)?),
+        });
     }
     server.add_service(service);
     Ok(())

@@ -21,7 +21,7 @@ use crate::state::Snapshot;
 use crate::state::clock::{since, stopwatch};
 use crate::state::outbox::Ending;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, RetryType};
 use pingora_proxy::Session;
@@ -453,42 +453,40 @@ fn upstream_head(
     length: usize,
     h2: bool,
 ) -> pingora::Result<RequestHeader> {
-    let provider = &target.provider;
-    let mut head = RequestHeader::build_no_case(Method::POST, path.as_bytes(), Some(12))?;
-    if h2 {
+    let bad = |what| pingora::Error::explain(ErrorType::InvalidHTTPHeader, what);
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = Method::POST;
+    let headers = &mut parts.headers;
+    headers.reserve(12);
+    let uri = if h2 {
         let scheme = if origin.is_tls() { "https" } else { "http" };
-        let authority = origin.authority().to_str().unwrap_or_default();
-        let uri: Uri = format!("{scheme}://{authority}{path}").parse().map_err(|_| {
-            pingora::Error::explain(ErrorType::InvalidHTTPHeader, "the provider's URL and path make no URI")
-        })?;
-        head.set_uri(uri);
-        head.set_version(Version::HTTP_2);
+        parts.version = Version::HTTP_2;
+        Uri::try_from(format!("{scheme}://{}{path}", origin.authority().to_str().unwrap_or_default()))
     } else {
-        head.insert_header(header::HOST, origin.authority().clone())?;
-    }
+        headers.insert(header::HOST, origin.authority().clone());
+        Uri::try_from(path)
+    };
+    parts.uri = uri.map_err(|_| bad("the provider's URL and path make no URI"))?;
     for name in &PASSED_ON {
         if let Some(value) = client.headers.get(name) {
-            head.insert_header(name.clone(), value.clone())?;
+            headers.insert(name.clone(), value.clone());
         }
     }
-    for (name, value) in &provider.network.extra_headers {
-        head.insert_header(name.clone(), value.as_str())?;
+    for (name, value) in &target.provider.network.extra_headers {
+        let value = HeaderValue::from_str(value).map_err(|_| bad("an extra header has no header's value"))?;
+        headers.insert(HeaderName::try_from(name).map_err(|_| bad("an extra header has no header's name"))?, value);
     }
-    head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // A compressed answer could not be read as it passes.
-    head.insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))?;
-    head.insert_header(header::CONTENT_LENGTH, length)?;
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(header::CONTENT_LENGTH, length.into());
     if let Some(key) = target.key.as_ref().filter(|key| !key.value.is_empty()) {
-        let mut value = HeaderValue::try_from(format!("Bearer {}", key.value.expose())).map_err(|_| {
-            pingora::Error::explain(
-                ErrorType::InvalidHTTPHeader,
-                "the provider key has characters that no header can carry",
-            )
-        })?;
+        let value = HeaderValue::try_from(format!("Bearer {}", key.value.expose()));
+        let mut value = value.map_err(|_| bad("the provider key has characters that no header can carry"))?;
         value.set_sensitive(true);
-        head.insert_header(header::AUTHORIZATION, value)?;
+        headers.insert(header::AUTHORIZATION, value);
     }
-    Ok(head)
+    Ok(RequestHeader::from(parts))
 }
 
 /// The answer's head as the client gets it.
@@ -500,37 +498,39 @@ fn client_head(
     length: Option<usize>,
     version: Version,
 ) -> Box<ResponseHeader> {
-    let finish = || -> pingora::Result<ResponseHeader> {
-        let mut head = ResponseHeader::from(http::response::Parts::from(upstream));
-        head.set_version(Version::HTTP_11);
-        let has_body = !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let limits = LIMIT_HEADERS.iter().flat_map(|(_, names)| names);
-        for name in KEPT_BACK.iter().chain(limits) {
-            head.remove_header(name);
+    let mut parts = http::response::Parts::from(upstream);
+    parts.version = Version::HTTP_11;
+    let headers = &mut parts.headers;
+    let limits = LIMIT_HEADERS.iter().flat_map(|(_, names)| names);
+    for name in KEPT_BACK.iter().chain(limits) {
+        headers.remove(name);
+    }
+    let has_body = !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    match length {
+        Some(length) => {
+            headers.insert(header::CONTENT_LENGTH, length.into());
         }
-        match length {
-            Some(length) => head.insert_header(header::CONTENT_LENGTH, length)?,
-            None => {
-                head.remove_header(&header::CONTENT_LENGTH);
-                if version == Version::HTTP_11 && has_body {
-                    head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
-                }
+        None => {
+            headers.remove(header::CONTENT_LENGTH);
+            if version == Version::HTTP_11 && has_body {
+                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
         }
-        own_headers(&mut head, x)?;
-        head.insert_header(PROVIDER.clone(), &*target.provider.name)?;
-        if let Ok(model) = HeaderValue::from_str(&target.model) {
-            head.insert_header(MODEL.clone(), model)?;
+    }
+    own_headers(headers, x);
+    for (name, value) in [(&PROVIDER, &*target.provider.name), (&MODEL, &target.model)] {
+        // A model may have any name, and not every name can stand in a header.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name.clone(), value);
         }
-        limit_headers(job, target, &mut head)?;
-        Ok(head)
-    };
-    Box::new(finish().expect("every header was valid when it came, and ours are"))
+    }
+    limit_headers(job, target, headers);
+    Box::new(ResponseHeader::from(parts))
 }
 
 /// `x-ratelimit-*` for the tightest of the caller's own token and request limits.
-fn limit_headers(job: &Job<'_>, target: &Target, head: &mut ResponseHeader) -> pingora::Result<()> {
-    let Some(caller) = job.caller else { return Ok(()) };
+fn limit_headers(job: &Job<'_>, target: &Target, headers: &mut HeaderMap) {
+    let Some(caller) = job.caller else { return };
     let now = job.gateway.state.clock.now();
     for (measure, names) in &LIMIT_HEADERS {
         let limits = caller.limits_through(target.config).filter(|limit| limit.key.measure == *measure);
@@ -547,12 +547,12 @@ fn limit_headers(job: &Job<'_>, target: &Target, head: &mut ResponseHeader) -> p
             .min();
         if let Some((remaining, _, max, end)) = tightest {
             let [limit_name, remaining_name, reset_name] = names;
-            head.insert_header(limit_name.clone(), HeaderValue::from(max))?;
-            head.insert_header(remaining_name.clone(), HeaderValue::from(remaining))?;
-            head.insert_header(reset_name.clone(), spoken(end.since(now)))?;
+            headers.insert(limit_name.clone(), max.into());
+            headers.insert(remaining_name.clone(), remaining.into());
+            let reset = HeaderValue::try_from(spoken(end.since(now))).expect("digits and letters are visible ASCII");
+            headers.insert(reset_name.clone(), reset);
         }
     }
-    Ok(())
 }
 
 static LIMIT_HEADERS: [(Measure, [HeaderName; 3]); 2] = [

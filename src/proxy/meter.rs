@@ -59,6 +59,7 @@ pub(super) async fn client_left(session: &mut Session) {
 
 enum Next {
     Piece(pingora::Result<Option<Bytes>>),
+    Alarm,
     ClientLeft,
 }
 
@@ -71,25 +72,30 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
     let mut out = Out::new();
     let mut judging = judge_first_event;
     let mut held = 0;
-    let mut first = true;
     // Met while looking whether more was there. The session would not tell it a second time: to it the
     // broken answer is over, and looks whole.
     let mut fault = None;
+    // One alarm for the whole answer: when it rings it looks whether it was put off meanwhile. A timer for
+    // each read would cost more than the read.
+    let mut due = all_by.unwrap_or(first_piece_by);
+    let mut alarm = pin!(tokio::time::sleep_until(due.into()));
+    line.session.set_read_timeout(None);
     let (ending, clean) = loop {
-        let by = all_by.or((first || judging).then_some(first_piece_by));
-        line.session.set_read_timeout(Some(by.map_or(idle, left)));
         let next = match fault.take() {
             Some(fault) => Next::Piece(Err(fault)),
             None => tokio::select! {
                 biased;
                 piece = line.session.read_response_body() => Next::Piece(piece),
                 () = client_left(session) => Next::ClientLeft,
+                () = &mut alarm => Next::Alarm,
             },
         };
         let mut done;
         match next {
             Next::Piece(Ok(Some(piece))) => {
-                first = false;
+                if all_by.is_none() && !judging {
+                    due = stopwatch() + idle;
+                }
                 held += piece.len();
                 take(&mut reader, piece, &mut out);
                 done = line.session.response_done();
@@ -113,14 +119,21 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
                 }
             }
             Next::Piece(Ok(None)) => done = true,
-            // Comments that keep the line open are no event to judge; they have waited long enough.
-            Next::Piece(Err(error)) if judging && held > 0 && *error.etype() == ErrorType::ReadTimedout => {
-                (judging, done) = (false, false);
-            }
             Next::Piece(Err(error)) => {
                 let timed_out = *error.etype() == ErrorType::ReadTimedout;
                 break (if timed_out { Ending::TimedOut } else { Ending::UpstreamBroke }, false);
             }
+            Next::Alarm if stopwatch() < due => {
+                alarm.as_mut().reset(due.into());
+                continue;
+            }
+            // Comments that keep the line open are no event to judge; they have waited long enough.
+            Next::Alarm if judging && held > 0 => {
+                due = stopwatch() + idle;
+                alarm.as_mut().reset(due.into());
+                (judging, done) = (false, false);
+            }
+            Next::Alarm => break (Ending::TimedOut, false),
             Next::ClientLeft => {
                 x.client_left = true;
                 return left_behind(line, reader, drain).await;
@@ -135,7 +148,10 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
                     return pumped(Ending::UpstreamFailed, reader.as_ref(), true, done);
                 }
                 None if !done && held < JUDGE_MAX => continue,
-                _ => judging = false,
+                _ => {
+                    judging = false;
+                    due = all_by.unwrap_or_else(|| stopwatch() + idle);
+                }
             }
         }
         if write(session, &mut head, &mut out, done).await.is_err() {
@@ -188,8 +204,6 @@ fn take(reader: &mut Option<Reader>, piece: Bytes, out: &mut Out) {
 
 /// The next piece if it is there already.
 async fn ready_now(line: &mut Line) -> Option<pingora::Result<Option<Bytes>>> {
-    // No timer for a read that does not wait.
-    line.session.set_read_timeout(None);
     let mut read = pin!(line.session.read_response_body());
     poll_fn(|context| {
         Poll::Ready(match read.as_mut().poll(context) {

@@ -9,7 +9,7 @@ use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
 use crate::wire::error::{Envelope, ExtraFields};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use pingora_proxy::Session;
@@ -86,16 +86,17 @@ pub(super) async fn json(
 ) -> pingora::Result<()> {
     make_reusable(session).await;
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut head = ResponseHeader::build_no_case(code, Some(8))?;
-    head.insert_header(header::CONTENT_TYPE, JSON)?;
-    head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    if let Some((name, value)) = extra {
-        head.insert_header(name, value)?;
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = code;
+    let headers = &mut parts.headers;
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(header::CONTENT_LENGTH, body.len().into());
+    headers.extend(extra);
+    if code == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if status == 401 {
-        head.insert_header(header::WWW_AUTHENTICATE, "Bearer")?;
-    }
-    own_headers(&mut head, x)?;
+    own_headers(headers, x);
+    let head = ResponseHeader::from(parts);
     write_whole(session, x, Box::new(head), Bytes::from(body)).await;
     Ok(())
 }
@@ -112,14 +113,13 @@ pub(super) async fn write_whole(session: &mut Session, x: &mut Exchange, head: B
 }
 
 /// The headers that every answer carries.
-pub(super) fn own_headers(head: &mut ResponseHeader, x: &Exchange) -> pingora::Result<()> {
+pub(super) fn own_headers(headers: &mut HeaderMap, x: &Exchange) {
     if let Some(id) = &x.request_id {
-        head.insert_header(REQUEST_ID.clone(), id.clone())?;
+        headers.insert(REQUEST_ID.clone(), id.clone());
     }
     if x.attempts > 0 {
-        head.insert_header(ATTEMPTS.clone(), x.attempts)?;
+        headers.insert(ATTEMPTS.clone(), x.attempts.into());
     }
-    Ok(())
 }
 
 /// Reads what is left of a small body; a connection with more than that unread is closed.

@@ -66,13 +66,20 @@ impl Cell {
 #[derive(Debug)]
 pub struct Meter {
     window: Window,
-    current: ArcSwap<Cell>,
+    current: ArcSwap<Open>,
+}
+
+/// The current cell, and the first instant that is not in its window any more.
+#[derive(Debug)]
+struct Open {
+    cell: Arc<Cell>,
+    end: Timestamp,
 }
 
 impl Meter {
     /// Continues at a balance that the ledger kept, or begins with nothing spent.
     pub(super) fn open(key: LimitKey, window: Window, start: Timestamp, spent: i64) -> Meter {
-        Meter { window, current: ArcSwap::from_pointee(Cell::new(key, start, spent)) }
+        Meter::holding(window, Arc::new(Cell::new(key, start, spent)))
     }
 
     /// This meter with windows of another length. It shares the current cell, but not its end: a request
@@ -81,23 +88,32 @@ impl Meter {
         if self.window == *window {
             return Arc::clone(self);
         }
-        Arc::new(Meter { window: window.clone(), current: ArcSwap::new(self.current.load_full()) })
+        Arc::new(Meter::holding(window.clone(), Arc::clone(&self.current.load().cell)))
+    }
+
+    fn holding(window: Window, cell: Arc<Cell>) -> Meter {
+        let current = ArcSwap::from_pointee(Open { end: window.end(cell.start), cell });
+        Meter { window, current }
+    }
+
+    fn open_at(&self, key: LimitKey, start: Timestamp) -> Arc<Open> {
+        Arc::new(Open { end: self.window.end(start), cell: Arc::new(Cell::new(key, start, 0)) })
     }
 
     /// Begins a window with nothing spent. What is held stays with the window that admitted it.
     pub(super) fn restart(&self, at: Timestamp) {
-        let key = self.current.load().key.clone();
-        self.current.store(Arc::new(Cell::new(key, at, 0)));
+        let key = self.current.load().cell.key.clone();
+        self.current.store(self.open_at(key, at));
     }
 
     /// The cell of the window that holds `now`. Windows end when somebody looks, not on a timer.
     pub fn cell(&self, now: Timestamp) -> Arc<Cell> {
         let current = self.current.load();
-        if now < self.window.end(current.start) {
-            return Arc::clone(&current);
+        if now < current.end {
+            return Arc::clone(&current.cell);
         }
-        let fresh = Arc::new(Cell::new(current.key.clone(), self.window.start(current.start, now), 0));
+        let fresh = self.open_at(current.cell.key.clone(), self.window.start(current.cell.start, now));
         let seen = self.current.compare_and_swap(&*current, Arc::clone(&fresh));
-        if Arc::ptr_eq(&seen, &current) { fresh } else { self.current.load_full() }
+        if Arc::ptr_eq(&seen, &current) { Arc::clone(&fresh.cell) } else { Arc::clone(&self.current.load().cell) }
     }
 }

@@ -143,14 +143,14 @@ impl Pen {
             self.measure();
             pause = if wrote { INTERVAL } else { (pause * 2).min(BACKOFF_MAX) };
             if let Some(deadline) = deadline
-                && (wrote || stopwatch() >= deadline)
+                && ((wrote && self.outbox.unwritten() == 0) || stopwatch() >= deadline)
             {
                 return;
             }
         }
     }
 
-    /// Writes until the outbox is empty. False if the ledger did not take a batch.
+    /// Writes what is in the outbox. False if the ledger did not take a batch.
     fn drain(&mut self) -> bool {
         loop {
             if self.batch.is_empty() {
@@ -159,8 +159,13 @@ impl Pen {
             if self.batch.is_empty() {
                 return true;
             }
+            let more = self.batch.len() == BATCH;
             if !self.write() {
                 return false;
+            }
+            // What came meanwhile waits for its batch: a sync costs the same for one entry and for many.
+            if !more {
+                return true;
             }
         }
     }

@@ -99,9 +99,10 @@ fn add(tx: &Transaction<'_>, key: &LimitKey, start: Timestamp, amount: i64) -> R
     let mut find =
         tx.prepare_cached("SELECT spent FROM balances WHERE limit_id = ?1 AND measure = ?2 AND window_start = ?3")?;
     let spent: Option<i64> = find.query_row(params![key.id, measure, start], |row| row.get(0)).optional()?;
-    let mut put = tx.prepare_cached(
-        "INSERT OR REPLACE INTO balances (limit_id, measure, window_start, spent) VALUES (?1, ?2, ?3, ?4)",
-    )?;
+    let mut put = tx.prepare_cached(match spent {
+        Some(_) => "UPDATE balances SET spent = ?4 WHERE limit_id = ?1 AND measure = ?2 AND window_start = ?3",
+        None => "INSERT INTO balances (limit_id, measure, window_start, spent) VALUES (?1, ?2, ?3, ?4)",
+    })?;
     put.execute(params![key.id, measure, start, spent.unwrap_or(0).saturating_add(amount)])?;
     if spent.is_none() {
         let mut prune = tx.prepare_cached(
