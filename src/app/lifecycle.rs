@@ -94,7 +94,7 @@ impl App {
     /// Pingora sleeps through its whole grace period even when nothing is open any more. `on_idle` is
     /// called as soon as that is so and the ledger is written; the command line ends the process there.
     pub fn run(self, asked: watch::Receiver<Option<Stop>>, on_idle: impl FnOnce(bool) + Send + 'static) -> bool {
-        let App { state, writer, admin, server, open_requests, grace_period, .. } = self;
+        let App { state, writer, admin, server, open_requests, grace_period, lock: _lock, .. } = self;
         let closer = Arc::new(Closer {
             state: Arc::clone(&state),
             open_requests,

@@ -14,7 +14,7 @@ use crate::proxy::{Gateway, IDLE_CLIENT_SECONDS, Options};
 use crate::state::State;
 use crate::state::clock::Clock;
 use crate::store::writer::Writer;
-use crate::store::{Follow, Store, StoreError, key_file};
+use crate::store::{DataLock, Follow, Store, StoreError, key_file};
 use crate::telemetry::Metrics;
 use pingora::apps::HttpServerOptions;
 use pingora::connectors::ConnectorOptions;
@@ -68,6 +68,7 @@ pub struct App {
     listen: Vec<SocketAddr>,
     admin_address: SocketAddr,
     grace_period: Duration,
+    lock: DataLock,
 }
 
 /// How to start, beside the settings.
@@ -87,9 +88,12 @@ impl App {
         let listen = settings.server.listen.clone();
         if !start.upgrade {
             listen.iter().try_for_each(|&address| probe(address, "server.listen"))?;
+            probe(settings.admin.listen, "admin.listen")?;
         }
         let mut server = empty_server(&settings, start.upgrade);
         let data_dir = key_file::data_dir(&settings.store.path);
+        key_file::make_data_dir(&data_dir)?;
+        let lock = if start.upgrade { DataLock::inherit(&data_dir)? } else { DataLock::take(&data_dir)? };
         let encryption_key = encryption_key(&settings, &data_dir)?;
         let store = Arc::new(Store::open(&settings.store.path, &encryption_key)?);
         let metrics = Metrics::new();
@@ -127,7 +131,7 @@ impl App {
         let admin = admin::serve(listener, admin::router(handle))
             .map_err(|source| StartError::Thread { what: "the admin listener", source })?;
         let grace_period = settings.server.grace_period;
-        Ok(App { state, reloader, writer, admin, server, open_requests, listen, admin_address, grace_period })
+        Ok(App { state, reloader, writer, admin, server, open_requests, listen, admin_address, grace_period, lock })
     }
 }
 
@@ -136,7 +140,6 @@ fn encryption_key(settings: &Settings, data_dir: &std::path::Path) -> Result<Sec
     if let Some(key) = &settings.store.encryption_key {
         return Ok(key.clone());
     }
-    key_file::make_data_dir(data_dir)?;
     let file = key_file::encryption_key(data_dir)?;
     if file.created {
         tracing::warn!(

@@ -19,13 +19,22 @@ pub(super) fn run(port: u16, admin_port: u16) -> Result<(), Failed> {
     let data = std::env::temp_dir().join(format!("tollgate-demo-{}", uuid::Uuid::new_v4()));
     std::fs::create_dir(&data).map_err(|error| failed("cannot make a temporary directory", &error))?;
     let key = new_virtual_key_value();
-    let token = new_virtual_key_value();
+    let token = format!("demo-admin-{}", uuid::Uuid::new_v4());
     let yaml = settings(port, admin_port, provider, &data, &key, &token);
-    let settings = config::read(&yaml, "demo", &PathBuf::new(), &|_| None)
-        .map_err(|faults| faults.iter().map(Fault::to_string).collect::<Vec<_>>())?;
-    let app = App::build(settings, &Start::default()).map_err(|error| {
-        vec![format!("tollgate: {error}"), "tollgate: --port and --admin-port choose other ports".to_owned()]
-    })?;
+    let built = config::read(&yaml, "demo", &PathBuf::new(), &|_| None)
+        .map_err(|faults| faults.iter().map(Fault::to_string).collect())
+        .and_then(|settings| {
+            App::build(settings, &Start::default()).map_err(|error| {
+                vec![format!("tollgate: {error}"), "tollgate: --port and --admin-port choose other ports".to_owned()]
+            })
+        });
+    let app = match built {
+        Ok(app) => app,
+        Err(failed) => {
+            let _ = std::fs::remove_dir_all(&data);
+            return Err(failed);
+        }
+    };
     introduce(port, admin_port, &key, &token);
     run_until_signal(app, move || drop(std::fs::remove_dir_all(&data)))
 }
@@ -60,7 +69,8 @@ fn introduce(port: u16, admin_port: u16, key: &str, token: &str) {
   proxy         http://127.0.0.1:{port}
   admin         http://127.0.0.1:{admin_port}   (Authorization: Bearer {token})
 
-A chat. Paste it a few times: the fourth or fifth is refused, because the budget is spent.
+A chat. Paste it a few times, and the streamed one as well: the fourth or fifth call is refused, because
+the budget is spent.
 
 curl -s http://127.0.0.1:{port}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{"model":"{MODEL}","messages":[{{"role":"user","content":"What does this cost?"}}]}}'
 

@@ -6,7 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging to stderr. Called once.
 pub(super) fn start(log: &Log) {
-    let directives = format!("pingora=warn,pingora_core=warn,pingora_proxy=error,{}", log.level);
+    let directives =
+        format!("pingora=warn,pingora_core=warn,pingora_proxy=error,rusqlite_migration=warn,{}", log.level);
     let filter = EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     let started = match log.format {

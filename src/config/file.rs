@@ -562,6 +562,10 @@ fn duration(object: &Object<'_>, name: &str, faults: &mut Faults) -> Option<Dura
     if object.raw(name).value().and_then(Value::as_u64) == Some(0) {
         return Some(Duration::ZERO);
     }
+    if let Some(number) = object.raw(name).value().and_then(Value::as_number) {
+        faults.add(object.path(name), format!("{number} of what? (examples: 500ms, 30s, 5m, 24h)"));
+        return None;
+    }
     let text = object.text(name, faults).value()?;
     if text == "0s" || text == "0" {
         return Some(Duration::ZERO);

@@ -219,10 +219,10 @@ fn read_network(name: &str, body: &Object<'_>, reading: &mut Reading<'_>) -> Opt
         let given = ranged(&network, name, 1, 86_400, faults).and_then(|seconds| u64::try_from(seconds).ok());
         Duration::from_secs(given.unwrap_or(default))
     };
-    Some(Network {
+    let network = Network {
         request_timeout: seconds("default_request_timeout_in_seconds", 300),
         stream_idle_timeout: seconds("stream_idle_timeout_in_seconds", 60),
-        base_url: base_url?,
+        base_url: base_url.clone().unwrap_or_default(),
         extra_headers: read_headers(&network, faults),
         max_retries: ranged(&network, "max_retries", 0, 10, faults).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         retry_backoff_initial: initial,
@@ -230,7 +230,8 @@ fn read_network(name: &str, body: &Object<'_>, reading: &mut Reading<'_>) -> Opt
         insecure_skip_verify: network.boolean("insecure_skip_verify", faults).value().unwrap_or(false),
         ca_cert_pem: None,
         enforce_http2: network.boolean("enforce_http2", faults).value().unwrap_or(false),
-    })
+    };
+    base_url.map(|_| network)
 }
 
 fn check_url(url: &str, path: String, faults: &mut Faults) -> Option<String> {
@@ -294,7 +295,9 @@ fn read_key(key: &Object<'_>, names: &mut Vec<String>, reading: &mut Reading<'_>
     let faults = &mut *reading.faults;
     let name = key.text("name", faults).value().unwrap_or_default().to_owned();
     if name.trim().is_empty() {
-        faults.add(key.path("name"), "is required");
+        if key.text("name", &mut Faults::default()).value().is_some() || key.raw("name").value().is_none() {
+            faults.add(key.path("name"), "is required");
+        }
     } else if names.contains(&name) {
         faults.add(key.path("name"), format!("API key names must be unique across providers: '{name}'"));
     }

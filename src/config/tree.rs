@@ -49,7 +49,7 @@ impl Tree {
             let at = error.location().map_or((1, 1), |location| (location.line(), location.column()));
             // Without the snippet: the line at fault may hold a secret.
             let message = error.without_snippet().to_string();
-            let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+            let message = plain(message.split(" at line ").next().unwrap_or_default());
             (Place { line: at.0.max(1), column: at.1.max(1) }, message)
         })?;
         let mut grower = Grower { env, faults, places: HashMap::new() };
@@ -89,6 +89,17 @@ impl Tree {
         located.sort_by_key(|fault| (fault.line, fault.column));
         located
     }
+}
+
+/// What the parser says, without its advice to programmers.
+fn plain(message: &str) -> String {
+    let known = [
+        ("multiple YAML documents", "the file holds more than one YAML document"),
+        ("budget breached", "the file is too large or nested too deeply to be a configuration"),
+        ("non-finite float", "infinity and NaN are no settings"),
+    ];
+    let found = known.iter().find(|(start, _)| message.starts_with(start)).map(|(_, plain)| *plain);
+    found.or_else(|| message.split(", set ").next()).unwrap_or(message).to_owned()
 }
 
 struct Grower<'a> {

@@ -43,7 +43,7 @@ pub enum Refusal {
     #[error("Model '{model}' is not allowed for this virtual key")]
     ModelBlocked { model: String },
     #[error(
-        "model '{model}' of provider '{provider}' has no price here, and this key has a budget that could not be kept"
+        "model '{model}' of provider '{provider}' has no price here, and this key has a budget that could not be kept; see pricing.unknown_model"
     )]
     ModelNotPriced { provider: String, model: String },
     #[error("provider '{provider}' does not serve requests of the kind {}", .kind.as_str())]

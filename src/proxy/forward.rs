@@ -41,11 +41,10 @@ const KEPT_MAX: usize = 64 * 1024;
 const KEPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a client may tell the provider in headers. Everything else stays here.
-static PASSED_ON: [HeaderName; 7] = [
+static PASSED_ON: [HeaderName; 6] = [
     header::ACCEPT,
     header::USER_AGENT,
     HeaderName::from_static("openai-beta"),
-    HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("x-client-request-id"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
@@ -65,6 +64,8 @@ static KEPT_BACK: [HeaderName; 11] = [
     HeaderName::from_static("openai-project"),
     HeaderName::from_static("proxy-connection"),
 ];
+/// Headers that only we may write: a provider's limits are about our account there.
+const OURS: [&str; 2] = ["x-ratelimit-", "x-tollgate-"];
 static PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-tollgate-model");
 
@@ -346,7 +347,9 @@ async fn reach(
         return Err(match is_timeout(&error) {
             true => Stop::Failed(Ending::TimedOut, Failure::TimedOut { provider: name() }),
             false => {
-                tracing::warn!(provider = %provider.name, %error, "provider broke off before its answer");
+                // Only the kind of the error: its text may hold what the provider sent.
+                let kind = error.etype().as_str();
+                tracing::warn!(provider = %provider.name, kind, "provider broke off before its answer");
                 failed(Failure::Unreachable { provider: name() })
             }
         });
@@ -365,7 +368,9 @@ fn reader(job: &Job<'_>, head: &ResponseHeader) -> Reader {
 }
 
 fn is_event_stream(head: &ResponseHeader) -> bool {
-    head.headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENTS.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
 /// The answer's length, unless something may be taken out of it.
@@ -401,9 +406,8 @@ fn before_any_byte(target: &Target, ending: Ending) -> Failure {
 
 /// Sends the request and waits for the answer's head, skipping informational ones.
 async fn ask(line: &mut Line, head: RequestHeader, body: &Bytes, deadline: Instant) -> pingora::Result<ResponseHeader> {
-    let left = || Some(deadline.saturating_duration_since(stopwatch()).max(Duration::from_millis(1)));
-    line.session.set_write_timeout(left());
-    line.session.set_read_timeout(left());
+    line.session.set_write_timeout(Some(deadline.saturating_duration_since(stopwatch()).max(Duration::from_millis(1))));
+    line.session.set_read_timeout(None);
     line.session.write_request_header(Box::new(head)).await?;
     let written = async {
         line.session.write_request_body(body.clone(), true).await?;
@@ -414,8 +418,12 @@ async fn ask(line: &mut Line, head: RequestHeader, body: &Bytes, deadline: Insta
     // A provider may answer before it has read everything, and close: its answer says more than our
     // broken pipe.
     loop {
-        line.session.set_read_timeout(left());
-        match (line.session.read_response_header().await, &written) {
+        // Not the session's own timeout, which every byte of a trickling head would put off.
+        let patience = deadline.saturating_duration_since(stopwatch());
+        let Ok(read) = timeout(patience, line.session.read_response_header()).await else {
+            return pingora::Error::e_explain(ErrorType::ReadTimedout, "no head came in time");
+        };
+        match (read, &written) {
             (Ok(()), _) => {}
             (Err(_), Err(_)) => return written.map(|()| unreachable!("just matched as an error")),
             (Err(error), Ok(())) => return Err(error),
@@ -501,8 +509,9 @@ fn client_head(
     let mut parts = http::response::Parts::from(upstream);
     parts.version = Version::HTTP_11;
     let headers = &mut parts.headers;
-    let limits = LIMIT_HEADERS.iter().flat_map(|(_, names)| names);
-    for name in KEPT_BACK.iter().chain(limits) {
+    let ours = |name: &&HeaderName| OURS.iter().any(|prefix| name.as_str().starts_with(prefix));
+    let posing: Vec<HeaderName> = headers.keys().filter(ours).cloned().collect();
+    for name in KEPT_BACK.iter().chain(&posing) {
         headers.remove(name);
     }
     let has_body = !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

@@ -18,6 +18,8 @@ use tokio::time::timeout;
 
 /// Out that are there already go out together: fewer writes for a burst.
 const GATHER_MAX: usize = 4;
+/// How long an answer that is all but over is read on for its usage after its client left.
+const USAGE_WAIT: Duration = Duration::from_secs(2);
 /// A head is held back for its first event up to this many bytes.
 const JUDGE_MAX: usize = 64 * 1024;
 /// A client that takes nothing for this long has left.
@@ -66,7 +68,6 @@ enum Next {
 /// Passes the answer on, piece by piece.
 pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Line, answer: Answer) -> Pumped {
     let Answer { head, mut reader, first_piece_by, all_by, idle, judge_first_event, drain } = answer;
-    session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
     let status = head.status.as_u16();
     let mut head = Some(head);
     let mut out = Out::new();
@@ -185,6 +186,9 @@ fn pumped(ending: Ending, reader: Option<&Reader>, unseen: bool, line_is_clean: 
 /// The client left in the middle of the answer.
 async fn left_behind(line: &mut Line, reader: Option<Reader>, drain: Duration) -> Pumped {
     let reading = match reader {
+        // All was generated, and only the usage is still to come: it would be wrong to guess what is about to
+        // be said.
+        Some(reader) if reader.reading().finished => read_on(line, reader, stopwatch() + drain.max(USAGE_WAIT)).await,
         Some(reader) => read_on(line, reader, stopwatch() + drain).await,
         None => Reading::default(),
     };

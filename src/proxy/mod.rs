@@ -225,6 +225,8 @@ impl ProxyHttp for Gateway {
             // Pingora keeps a connection for as long as its client likes; so many idle ones add up.
             session.set_keepalive(Some(IDLE_CLIENT_SECONDS));
         }
+        // Without this, one stray byte after a body would pass for a client that left.
+        session.set_pipelining_enabled(true);
         let id = client_request_id(&session.req_header().headers);
         x.request_id = Some(id.unwrap_or_else(|| own_request_id(self.state.new_id())));
         let mut about = About::default();

@@ -80,7 +80,7 @@ impl About {
 pub(super) async fn json(
     session: &mut Session,
     status: u16,
-    body: Vec<u8>,
+    mut body: Vec<u8>,
     extra: Option<(HeaderName, HeaderValue)>,
     x: &mut Exchange,
 ) -> pingora::Result<()> {
@@ -88,6 +88,8 @@ pub(super) async fn json(
     let code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = code;
+    // For people who read it in a shell.
+    body.push(b'\n');
     let headers = &mut parts.headers;
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CONTENT_LENGTH, body.len().into());

@@ -56,6 +56,10 @@ pub(super) fn settle(state: &State, metrics: &Metrics, call: &Call, admitted: Ad
 /// and else an estimate from what was sent and delivered.
 fn charged(call: &Call, reading: &Reading, price: Option<&Price>, held: Usage) -> Usage {
     match (&reading.usage, &reading.garbage) {
+        (Some(usage), _) if usage.total() == 0 && reading.delivered_tokens > 0 => {
+            // Something was written, so "nothing" is not the truth.
+            Usage::estimated(held.input, reading.delivered_tokens)
+        }
         (Some(usage), _) if plausible(call, usage, price) => *usage,
         (Some(_), _) | (None, Some(_)) => held,
         // Of an answer that is not streamed the provider has probably written all, and nobody will tell

@@ -5,6 +5,7 @@
 
 mod follow;
 pub mod key_file;
+mod lock;
 mod seal;
 mod sqlite;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::error::Error;
 use std::fmt;
 
 pub use follow::Follow;
+pub use lock::DataLock;
 pub use sqlite::{ApplyReport, Restart, Store};
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.

@@ -16,13 +16,19 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Problems beyond these are not listed.
+const FAULTS_MAX: usize = 200;
+
 /// Problems as they are found, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
     pub fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Fault { path: path.into(), message: message.into() });
+        // Enough to work on; a body of nothing but faults makes no answer of megabytes.
+        if self.0.len() < FAULTS_MAX {
+            self.0.push(Fault { path: path.into(), message: message.into() });
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -5,6 +5,10 @@ use super::faults::Faults;
 use crate::governance::entity::Weight;
 use crate::governance::money::Nanos;
 use serde_json::{Map, Value};
+use std::collections::HashSet;
+
+/// No list of names or of objects has a reason to be longer.
+pub const LIST_MAX: usize = 10_000;
 
 /// One object of a body, and where it stands.
 #[derive(Debug, Clone)]
@@ -182,10 +186,12 @@ pub fn check_whitelist(list: &[String], path: &str, faults: &mut Faults) {
     if list.len() > 1 && list.iter().any(|entry| entry == "*") {
         faults.add(path, "'*' means everything and stands alone");
     }
-    for (i, entry) in list.iter().enumerate() {
-        if list[..i].contains(entry) {
-            faults.add(format!("{path}[{i}]"), format!("'{entry}' is listed twice"));
-        }
+    if list.len() > LIST_MAX {
+        return faults.add(path, format!("has more than {LIST_MAX} entries"));
+    }
+    let mut seen = HashSet::new();
+    for (i, entry) in list.iter().enumerate().filter(|(_, entry)| !seen.insert(entry.as_str())) {
+        faults.add(format!("{path}[{i}]"), format!("'{entry}' is listed twice"));
     }
 }
 

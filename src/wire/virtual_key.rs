@@ -63,6 +63,8 @@ pub struct ProviderConfigDraft {
 }
 
 const NAME_MAX: usize = 255;
+/// Each of them is a cell that every call takes.
+const BUDGETS_MAX: usize = 16;
 
 impl VirtualKeyDraft {
     /// Reads the body of a create request, or an object of the config file. All problems go to
@@ -158,6 +160,10 @@ pub fn read_name(body: &Object<'_>, faults: &mut Faults) -> Given<String> {
             faults.add(body.path("name"), format!("is longer than {NAME_MAX} bytes"));
             Given::Absent
         }
+        Given::Value(name) if name.contains(char::is_control) => {
+            faults.add(body.path("name"), "must not hold control characters");
+            Given::Absent
+        }
         Given::Value(name) => Given::Value(name.to_owned()),
         Given::Absent => Given::Absent,
         Given::Null => Given::Null,
@@ -203,6 +209,10 @@ pub fn read_budgets(body: &Object<'_>, faults: &mut Faults) -> Vec<BudgetDraft> 
             Some(_) if budgets.iter().any(same) => {}
             Some(_) => faults.add(body.path("budget"), "does not agree with 'budgets'; send one of the two"),
         }
+    }
+    if budgets.len() > BUDGETS_MAX {
+        faults.add(body.path("budgets"), format!("has more than {BUDGETS_MAX} entries"));
+        budgets.truncate(BUDGETS_MAX);
     }
     check_durations_differ(budgets.iter().map(|budget| budget.window.span().text()), &body.path("budgets"), faults);
     budgets

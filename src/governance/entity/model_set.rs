@@ -26,10 +26,14 @@ impl ModelSet {
     pub fn contains(&self, provider: &str, model: &str) -> bool {
         match self {
             ModelSet::All => true,
-            ModelSet::Only(names) => names.iter().any(|name| {
-                name == model
-                    || name.strip_prefix(provider).and_then(|rest| rest.strip_prefix('/')).is_some_and(|n| n == model)
-            }),
+            ModelSet::Only(names) => {
+                // `openai/gpt-4o` of openai is `gpt-4o`, on either side.
+                let bare = |name: &'_ str| -> usize {
+                    let rest = name.strip_prefix(provider).and_then(|rest| rest.strip_prefix('/'));
+                    name.len() - rest.unwrap_or(name).len()
+                };
+                names.iter().any(|name| name == model || name[bare(name)..] == model[bare(model)..])
+            }
         }
     }
 
@@ -72,6 +76,7 @@ mod tests {
         check(&["gpt-4o"], "gpt-4o-2024-05-13", false);
         check(&["gpt-4o"], "GPT-4o", false);
         check(&["openai/gpt-4o"], "gpt-4o", true);
+        check(&["gpt-4o"], "openai/gpt-4o", true);
         check(&["azure/gpt-4o"], "gpt-4o", false);
         check(&["meta/llama"], "meta/llama", true);
     }

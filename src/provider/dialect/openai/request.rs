@@ -190,6 +190,8 @@ enum Field {
     Schema,
     WebSearch,
     Other,
+    /// Written like a member that may appear once, but in another case.
+    OtherCase,
 }
 
 /// The name of each field that may appear only once, in their order.
@@ -205,6 +207,17 @@ const ONCE: [&str; 10] = [
     "background",
     "service_tier",
 ];
+
+/// Some parsers take `Model` for `model`, also with the two letters that Unicode folds into ASCII; what
+/// they would go by is then not what was checked.
+fn is_other_case(name: &str) -> bool {
+    let folded = |c: char| match c {
+        'ſ' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    name.len() <= 64 && ONCE.iter().any(|once| name.chars().map(folded).eq(once.chars()))
+}
 
 impl<'de> Deserialize<'de> for Field {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Field, D::Error> {
@@ -235,6 +248,7 @@ impl<'de> Deserialize<'de> for Field {
                     "tools" => Field::Tools,
                     "functions" | "response_format" | "text" => Field::Schema,
                     "web_search_options" => Field::WebSearch,
+                    name if is_other_case(name) => Field::OtherCase,
                     _ => Field::Other,
                 })
             }
@@ -407,6 +421,11 @@ impl<'de> Visitor<'de> for &mut Draft<'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(field) = map.next_key::<Field>()? {
+            if field == Field::OtherCase {
+                let what = format!("a member is named like one of {}, but in another case", ONCE.join(", "));
+                self.fault = Some(CallError::body(what));
+                return Err(A::Error::custom("a member cannot be understood"));
+            }
             // Elsewhere the word means nothing to us.
             let foreign = field == Field::Background && self.kind != RequestKind::Responses;
             if foreign || field as usize >= ONCE.len() {
@@ -466,6 +485,9 @@ fn model(raw: &RawValue) -> Result<String, CallError> {
     let model: String = serde_json::from_str(raw.get()).map_err(|_| CallError::of("model", "must be a string"))?;
     match model.len() {
         0 => Err(CallError::of("model", "must not be empty")),
+        _ if model.trim() != model || model.contains(char::is_control) => {
+            Err(CallError::of("model", "must not begin or end with blanks, nor hold control characters"))
+        }
         1..=MODEL_BYTES_MAX => Ok(model),
         _ => Err(CallError::of("model", "is too long")),
     }
