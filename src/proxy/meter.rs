@@ -82,6 +82,10 @@ pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Lin
     let mut alarm = pin!(tokio::time::sleep_until(due.into()));
     line.session.set_read_timeout(None);
     let (ending, clean) = loop {
+        if due < alarm.deadline().into_std() {
+            // Silence within the answer is borne for less long than silence before it.
+            alarm.as_mut().reset(due.into());
+        }
         let next = match fault.take() {
             Some(fault) => Next::Piece(Err(fault)),
             None => tokio::select! {
