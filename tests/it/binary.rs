@@ -345,6 +345,13 @@ fn no_secret_is_logged_or_lies_in_a_file() {
 }
 
 #[test]
+fn cargo_run_means_the_gateway() {
+    // With several binaries in the package, the README's first command needs to be told which.
+    let manifest = include_str!("../../Cargo.toml");
+    assert!(manifest.lines().any(|line| line == r#"default-run = "tollgate""#));
+}
+
+#[test]
 fn what_was_written_survives_a_kill() {
     runtime().block_on(async {
         let mut served = Served::start().await;
