@@ -16,8 +16,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 use tollgate::governance::entity::{
-    Budget, Dialect, KeySet, ModelSet, Network, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey,
-    Weight,
+    Budget, KeySet, ModelSet, Network, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey, Weight,
 };
 use tollgate::governance::money::{Nanos, Rate};
 use tollgate::governance::pricing::{Catalog, Price, Prices};
@@ -176,8 +175,6 @@ fn credential_of(number: usize) -> String {
 fn provider() -> Provider {
     Provider {
         name: "openai".into(),
-        dialect: Dialect::OpenAi,
-        custom: false,
         keyless: false,
         allowed_requests: None,
         path_overrides: Default::default(),
@@ -190,7 +187,6 @@ fn provider() -> Provider {
             retry_backoff_initial: Duration::from_millis(500),
             retry_backoff_max: Duration::from_secs(5),
             insecure_skip_verify: false,
-            ca_cert_pem: None,
             enforce_http2: false,
         },
         keys: vec![Arc::new(ProviderKey {

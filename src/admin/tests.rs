@@ -1,7 +1,7 @@
 //! The API as clients meet it: the router called in-process, over a real database.
 
 use super::*;
-use crate::governance::entity::{Dialect, ModelSet, Network, Provider, ProviderKey, Weight};
+use crate::governance::entity::{ModelSet, Network, Provider, ProviderKey, Weight};
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
@@ -58,8 +58,6 @@ impl Reply {
 fn provider(name: &str, key: &str) -> Provider {
     Provider {
         name: name.into(),
-        dialect: Dialect::OpenAi,
-        custom: true,
         keyless: false,
         allowed_requests: None,
         path_overrides: BTreeMap::new(),
@@ -72,7 +70,6 @@ fn provider(name: &str, key: &str) -> Provider {
             retry_backoff_initial: Duration::from_secs(1),
             retry_backoff_max: Duration::from_secs(1),
             insecure_skip_verify: false,
-            ca_cert_pem: None,
             enforce_http2: false,
         },
         keys: vec![Arc::new(ProviderKey {

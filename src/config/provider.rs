@@ -2,8 +2,7 @@
 
 use super::file::{Reading, only_known, ranged};
 use crate::governance::entity::{
-    BUILT_IN_PROVIDERS, Dialect, ModelSet, Network, Provider, ProviderKey, Weight, built_in_base_url,
-    is_built_in_provider,
+    BUILT_IN_PROVIDERS, ModelSet, Network, Provider, ProviderKey, Weight, built_in_base_url, is_built_in_provider,
 };
 use crate::governance::request::RequestKind;
 use crate::governance::secret::Secret;
@@ -126,16 +125,7 @@ fn read_provider(
     if keys.is_empty() && !keyless {
         reading.warnings.push(format!("provider '{name}' has no key: calls to it will be refused"));
     }
-    Some(Provider {
-        name: name.into(),
-        dialect: Dialect::OpenAi,
-        custom: custom.is_some(),
-        keyless,
-        allowed_requests,
-        path_overrides,
-        network: network?,
-        keys,
-    })
+    Some(Provider { name: name.into(), keyless, allowed_requests, path_overrides, network: network?, keys })
 }
 
 type Custom = (bool, Option<BTreeSet<RequestKind>>, BTreeMap<RequestKind, String>);
@@ -228,7 +218,6 @@ fn read_network(name: &str, body: &Object<'_>, reading: &mut Reading<'_>) -> Opt
         retry_backoff_initial: initial,
         retry_backoff_max: max,
         insecure_skip_verify: network.boolean("insecure_skip_verify", faults).value().unwrap_or(false),
-        ca_cert_pem: None,
         enforce_http2: network.boolean("enforce_http2", faults).value().unwrap_or(false),
     };
     base_url.map(|_| network)

@@ -49,11 +49,6 @@ impl Nanos {
         let nanos = decimal(text, 9)?;
         i64::try_from(nanos).map(Nanos).map_err(|_| MoneyError::TooLarge(text.into()))
     }
-
-    /// What `self` lacks to reach `limit`; zero when it is there already.
-    pub fn room_below(self, limit: Nanos) -> Nanos {
-        Nanos(limit.0.saturating_sub(self.0).max(0))
-    }
 }
 
 impl Rate {

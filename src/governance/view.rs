@@ -76,7 +76,6 @@ pub struct Limit {
     /// Nanos, tokens or requests, by the key's measure.
     pub max: i64,
     pub window: Window,
-    pub anchor: Timestamp,
 }
 
 /// What identifies a limit across changes of its size: the entity and what it measures.
@@ -193,7 +192,7 @@ fn link_limits(level: Level, budgets: &[Budget], rate: Option<&RateLimit>, slots
         let key = LimitKey { id: Arc::clone(id), measure };
         let slot = u32::try_from(slots.len()).expect("a limit takes more than a byte, so 2^32 do not fit in memory");
         slots.push(Slot { key: key.clone(), window: window.clone(), anchor });
-        limits.push(Limit { slot, key, level, max, window: window.clone(), anchor });
+        limits.push(Limit { slot, key, level, max, window: window.clone() });
     };
     for budget in budgets {
         add(&budget.id, Measure::Money, budget.max.get(), &budget.window, budget.anchor);

@@ -44,19 +44,10 @@ pub fn built_in_base_url(name: &str) -> Option<&'static str> {
     (name == "openai").then_some("https://api.openai.com")
 }
 
-/// How a provider is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    OpenAi,
-}
-
 /// A provider as declared: where it is, what it may be asked, and its keys.
 #[derive(Debug, Clone)]
 pub struct Provider {
     pub name: Arc<str>,
-    pub dialect: Dialect,
-    /// Declared with `custom_provider_config`, so that list prices of its name do not apply.
-    pub custom: bool,
     /// Takes no credential at all.
     pub keyless: bool,
     /// Absent: every kind of request.
@@ -89,8 +80,6 @@ pub struct Network {
     pub retry_backoff_initial: Duration,
     pub retry_backoff_max: Duration,
     pub insecure_skip_verify: bool,
-    /// More authorities to trust, beside the system's.
-    pub ca_cert_pem: Option<String>,
     /// Speaks HTTP/2 even without TLS.
     pub enforce_http2: bool,
 }
