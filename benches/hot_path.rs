@@ -16,7 +16,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 use tollgate::governance::entity::{
-    Budget, KeySet, ModelSet, Network, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey, Weight,
+    Budget, KeySet, Limits, ModelSet, Network, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey,
+    Weight,
 };
 use tollgate::governance::money::{Nanos, Rate};
 use tollgate::governance::pricing::{Catalog, Price, Prices};
@@ -149,8 +150,9 @@ fn virtual_key(number: usize, limits: usize, windows: Windows) -> VirtualKey {
         name: format!("key {number}"),
         description: String::new(),
         is_active: true,
-        budgets: own.0,
-        rate_limit: own.1,
+        team_id: None,
+        customer_id: None,
+        limits: Limits { budgets: own.0, rate_limit: own.1 },
         provider_configs: vec![ProviderConfig {
             id: 1,
             provider: "openai".into(),
@@ -158,8 +160,7 @@ fn virtual_key(number: usize, limits: usize, windows: Windows) -> VirtualKey {
             allowed_models: ModelSet::All,
             blacklisted_models: ModelSet::Only(vec![]),
             key_ids: KeySet::All,
-            budgets: through.0,
-            rate_limit: through.1,
+            limits: Limits { budgets: through.0, rate_limit: through.1 },
         }],
         mcp_configs: "[]".into(),
         config_hash: String::new(),

@@ -4,7 +4,7 @@
 //! under a request that is already on its way. Counters are not in here: a limit names its slot, and
 //! `state` keeps the cell behind it.
 
-use super::entity::{Budget, Provider, RateLimit, VirtualKey};
+use super::entity::{Limits, Provider, VirtualKey};
 use super::judge::Admission;
 use super::pricing::{Catalog, UnknownModel};
 use super::time::{Timestamp, Window};
@@ -172,10 +172,11 @@ impl View {
 
 impl Caller {
     fn link(key: Arc<VirtualKey>, slots: &mut Vec<Slot>) -> Caller {
-        let limits = link_limits(Level::VirtualKey, &key.budgets, key.rate_limit.as_ref(), slots);
-        let configs = key.provider_configs.iter().map(|config| ConfigLimits {
-            limits: link_limits(Level::ProviderConfig, &config.budgets, config.rate_limit.as_ref(), slots),
-        });
+        let limits = link_limits(Level::VirtualKey, &key.limits, slots);
+        let configs = key
+            .provider_configs
+            .iter()
+            .map(|config| ConfigLimits { limits: link_limits(Level::ProviderConfig, &config.limits, slots) });
         Caller { configs: configs.collect(), limits, key }
     }
 
@@ -186,7 +187,7 @@ impl Caller {
     }
 }
 
-fn link_limits(level: Level, budgets: &[Budget], rate: Option<&RateLimit>, slots: &mut Vec<Slot>) -> Vec<Limit> {
+fn link_limits(level: Level, declared: &Limits, slots: &mut Vec<Slot>) -> Vec<Limit> {
     let mut limits = Vec::new();
     let mut add = |id: &Arc<str>, measure: Measure, max: i64, window: &Window, anchor: Timestamp| {
         let key = LimitKey { id: Arc::clone(id), measure };
@@ -194,10 +195,10 @@ fn link_limits(level: Level, budgets: &[Budget], rate: Option<&RateLimit>, slots
         slots.push(Slot { key: key.clone(), window: window.clone(), anchor });
         limits.push(Limit { slot, key, level, max, window: window.clone() });
     };
-    for budget in budgets {
+    for budget in &declared.budgets {
         add(&budget.id, Measure::Money, budget.max.get(), &budget.window, budget.anchor);
     }
-    if let Some(rate) = rate {
+    if let Some(rate) = &declared.rate_limit {
         let halves = [(Measure::Tokens, &rate.tokens), (Measure::Requests, &rate.requests)];
         for (measure, quota) in halves.into_iter().filter_map(|(m, quota)| Some((m, quota.as_ref()?))) {
             add(&rate.id, measure, quota.max, &quota.window, quota.anchor);

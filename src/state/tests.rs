@@ -1,7 +1,7 @@
 //! Money is conserved, whatever the order of things; and a window keeps what it admitted.
 
 use super::*;
-use crate::governance::entity::{Budget, KeySet, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey};
+use crate::governance::entity::{Budget, KeySet, Limits, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey};
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::{Span, Window};
@@ -46,8 +46,9 @@ fn key(
         name: "test".into(),
         description: String::new(),
         is_active: true,
-        budgets,
-        rate_limit,
+        team_id: None,
+        customer_id: None,
+        limits: Limits { budgets, rate_limit },
         provider_configs: vec![ProviderConfig {
             id: 1,
             provider: "openai".into(),
@@ -55,8 +56,7 @@ fn key(
             allowed_models: ModelSet::All,
             blacklisted_models: ModelSet::Only(vec![]),
             key_ids: KeySet::All,
-            budgets: config.0,
-            rate_limit: config.1,
+            limits: Limits { budgets: config.0, rate_limit: config.1 },
         }],
         mcp_configs: "[]".into(),
         config_hash: String::new(),

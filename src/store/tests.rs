@@ -2,7 +2,9 @@
 
 use super::writer::Writer;
 use super::*;
-use crate::governance::entity::{Budget, KeySet, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey, Weight};
+use crate::governance::entity::{
+    Budget, KeySet, Limits, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey, Weight,
+};
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
 use crate::governance::secret::Secret;
@@ -77,8 +79,7 @@ fn config(provider: &str, budgets: Vec<Budget>) -> ProviderConfig {
         allowed_models: ModelSet::All,
         blacklisted_models: ModelSet::Only(vec!["o1".into()]),
         key_ids: KeySet::Only(vec!["k1".into()]),
-        budgets,
-        rate_limit: None,
+        limits: Limits { budgets, rate_limit: None },
     }
 }
 
@@ -88,8 +89,12 @@ fn key(id: &str, name: &str) -> VirtualKey {
         name: name.into(),
         description: "for tests".into(),
         is_active: true,
-        budgets: vec![budget(&format!("{id}-b"), 1_000, "1h")],
-        rate_limit: Some(rate(&format!("{id}-r"), Some(50_000), None)),
+        team_id: None,
+        customer_id: None,
+        limits: Limits {
+            budgets: vec![budget(&format!("{id}-b"), 1_000, "1h")],
+            rate_limit: Some(rate(&format!("{id}-r"), Some(50_000), None)),
+        },
         provider_configs: vec![config("openai", vec![budget(&format!("{id}-c"), 700, "1d")])],
         mcp_configs: r#"[{"mcp_client_name":"x"}]"#.into(),
         config_hash: String::new(),
@@ -187,14 +192,14 @@ fn spent(store: &Store, id: &str, measure: Measure) -> Option<i64> {
 fn a_virtual_key_comes_back_as_it_went_in() {
     let house = House::new();
     let (one, mut two) = (house.add("1", "one"), key("2", "two"));
-    two.rate_limit = None;
-    two.budgets = vec![budget("long", 9, "1M"), budget("short", 8, "1m")];
-    two.budgets[0].window = Window::aligned(Span::parse("1M").unwrap()).unwrap();
+    two.limits.rate_limit = None;
+    two.limits.budgets = vec![budget("long", 9, "1M"), budget("short", 8, "1m")];
+    two.limits.budgets[0].window = Window::aligned(Span::parse("1M").unwrap()).unwrap();
     two.provider_configs[0].weight = None;
     two.provider_configs[0].key_ids = KeySet::All;
-    two.provider_configs[0].rate_limit = Some(rate("2-cr", None, Some(3)));
+    two.provider_configs[0].limits.rate_limit = Some(rate("2-cr", None, Some(3)));
     let digest = house.store.insert_virtual_key(&mut two, &value("two")).unwrap();
-    two.budgets.reverse();
+    two.limits.budgets.reverse();
     assert!(two.provider_configs[0].id > one.provider_configs[0].id);
     assert_eq!(digest, house.store.hasher().digest(b"sk-bf-two"));
     let house = house.reopened();
@@ -222,7 +227,7 @@ fn what_is_taken_is_refused_and_nothing_is_half_done() {
     let check = |id: &str, name: &str, of: &str, kind: StoreErrorKind| {
         let mut other = key(id, name);
         if kind == StoreErrorKind::IdTaken && id != "1" {
-            other.budgets[0].id = "1-b".into();
+            other.limits.budgets[0].id = "1-b".into();
         }
         let error = house.store.insert_virtual_key(&mut other, &value(of)).unwrap_err();
         assert_eq!((error.kind, error.is_conflict()), (kind, true), "{error}");
@@ -248,8 +253,8 @@ fn an_update_replaces_the_parts_and_keeps_what_was_spent() {
     spend(&state, &one, 100);
     house.store.ledger().unwrap().append(&state.outbox().take(9)).unwrap();
     one.name = "renamed".into();
-    one.budgets[0].max = Nanos::new(5);
-    one.rate_limit = Some(rate("1-r", None, Some(9)));
+    one.limits.budgets[0].max = Nanos::new(5);
+    one.limits.rate_limit = Some(rate("1-r", None, Some(9)));
     one.provider_configs.push(config("anthropic", vec![]));
     house.store.update_virtual_key(&mut one, &[]).unwrap();
     let house = house.reopened();
@@ -261,7 +266,7 @@ fn an_update_replaces_the_parts_and_keeps_what_was_spent() {
     let (first, second) = (one.provider_configs[0].id, one.provider_configs[1].id);
     one.provider_configs[0].id = second;
     one.provider_configs[1].id = first;
-    one.provider_configs[0].budgets[0].id = "fresh".into();
+    one.provider_configs[0].limits.budgets[0].id = "fresh".into();
     house.store.update_virtual_key(&mut one, &[]).unwrap();
     one.provider_configs.truncate(1);
     house.store.update_virtual_key(&mut one, &[]).unwrap();
@@ -324,7 +329,7 @@ fn a_batch_counts_once_however_often_it_comes() {
 fn an_absurd_charge_does_not_stop_the_ledger() {
     let house = House::new();
     let mut one = key("1", "one");
-    one.budgets[0].max = Nanos::MAX;
+    one.limits.budgets[0].max = Nanos::MAX;
     one.provider_configs.clear();
     house.store.insert_virtual_key(&mut one, &value("one")).unwrap();
     let state = house.state(&one);
@@ -551,7 +556,7 @@ fn the_file_is_applied_when_its_own_entry_changed() {
     let ids = |key: &VirtualKey| -> Vec<Arc<str>> { key.all_budgets().map(|budget| Arc::clone(&budget.id)).collect() };
     assert_eq!((same, ids(&changed), &changed.id), (digest, ids(&first), &first.id));
     assert_eq!(changed.provider_configs[0].id, first.provider_configs[0].id);
-    assert_eq!(changed.budgets[1].max, Nanos::new(20_000_000_000));
+    assert_eq!(changed.limits.budgets[1].max, Nanos::new(20_000_000_000));
     // The value stays unless the file brings one.
     assert_eq!(value(&first.id), made);
     let mut own = body(20, "");
@@ -562,7 +567,7 @@ fn the_file_is_applied_when_its_own_entry_changed() {
     let (report, (digest, renamed)) = apply(own, "h3");
     assert_eq!((value(&first.id), digest), ("sk-bf-own".to_owned(), house.store.hasher().digest(b"sk-bf-own")));
     assert_eq!((&*renamed.name, ids(&renamed)), ("renamed", ids(&first)));
-    let restarted = LimitKey { id: Arc::clone(&first.budgets[1].id), measure: Measure::Money };
+    let restarted = LimitKey { id: Arc::clone(&first.limits.budgets[1].id), measure: Measure::Money };
     assert_eq!(report.restarts, [Restart { key: restarted, at: at(NOW) }]);
 }
 

@@ -3,7 +3,7 @@
 use super::faults::Faults;
 use super::read::{Given, Object};
 use crate::governance::entity::{
-    Budget, KeySet, ModelSet, ProviderConfig, Quota, RateLimit, VIRTUAL_KEY_PREFIX, VirtualKey, Weight,
+    Budget, KeySet, Limits, ModelSet, ProviderConfig, Quota, RateLimit, VIRTUAL_KEY_PREFIX, VirtualKey, Weight,
     has_virtual_key_prefix,
 };
 use crate::governance::money::Nanos;
@@ -98,8 +98,12 @@ impl VirtualKeyDraft {
             name: self.name,
             description: self.description,
             is_active: self.is_active,
-            budgets: self.budgets.into_iter().map(|budget| budget.into_entity(&mut id, now)).collect(),
-            rate_limit: self.rate_limit.map(|limit| limit.into_entity(&mut id, now)),
+            team_id: None,
+            customer_id: None,
+            limits: Limits {
+                budgets: self.budgets.into_iter().map(|budget| budget.into_entity(&mut id, now)).collect(),
+                rate_limit: self.rate_limit.map(|limit| limit.into_entity(&mut id, now)),
+            },
             provider_configs: self
                 .provider_configs
                 .into_iter()
@@ -143,8 +147,10 @@ impl ProviderConfigDraft {
             allowed_models: self.allowed_models,
             blacklisted_models: self.blacklisted_models,
             key_ids: self.key_ids,
-            budgets: self.budgets.into_iter().map(|budget| budget.into_entity(id, now)).collect(),
-            rate_limit: self.rate_limit.map(|limit| limit.into_entity(id, now)),
+            limits: Limits {
+                budgets: self.budgets.into_iter().map(|budget| budget.into_entity(id, now)).collect(),
+                rate_limit: self.rate_limit.map(|limit| limit.into_entity(id, now)),
+            },
         }
     }
 }

@@ -9,7 +9,7 @@ use super::virtual_key::{
     Known, check_durations_differ, is_empty_budget, read_budget, read_budgets, read_half, read_key_ids, read_max_limit,
     read_mcp_configs, read_name, read_provider, read_provider_config, read_window, refuse_owners,
 };
-use crate::governance::entity::{Budget, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey};
+use crate::governance::entity::{Budget, Limits, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey};
 use crate::governance::money::Nanos;
 use crate::governance::time::{Timestamp, Window};
 use serde_json::{Map, Value};
@@ -29,8 +29,7 @@ pub fn update(body: &Value, base: &VirtualKey, change: &mut Change<'_>, faults: 
     refuse_owners(&body, faults);
     let description = body.text("description", faults).value();
     let is_active = body.boolean("is_active", faults).value();
-    let budgets = update_budgets(&body, &base.budgets, change, faults);
-    let rate_limit = update_rate_limit(&body, base.rate_limit.as_ref(), change, faults);
+    let limits = update_limits(&body, &base.limits, change, faults);
     let provider_configs = match body.objects("provider_configs", faults) {
         Given::Value(configs) => update_provider_configs(&configs, &base.provider_configs, change, faults),
         Given::Absent | Given::Null => base.provider_configs.clone(),
@@ -41,14 +40,22 @@ pub fn update(body: &Value, base: &VirtualKey, change: &mut Change<'_>, faults: 
         name: name.unwrap_or_else(|| base.name.clone()),
         description: description.map_or_else(|| base.description.clone(), str::to_owned),
         is_active: is_active.unwrap_or(base.is_active),
-        budgets,
-        rate_limit,
+        team_id: base.team_id.clone(),
+        customer_id: base.customer_id.clone(),
+        limits,
         provider_configs,
         mcp_configs: mcp_configs.unwrap_or_else(|| base.mcp_configs.clone()),
         config_hash: base.config_hash.clone(),
         created_at: base.created_at,
         updated_at: change.now,
     })
+}
+
+fn update_limits(owner: &Object<'_>, base: &Limits, change: &mut Change<'_>, faults: &mut Faults) -> Limits {
+    Limits {
+        budgets: update_budgets(owner, &base.budgets, change, faults),
+        rate_limit: update_rate_limit(owner, base.rate_limit.as_ref(), change, faults),
+    }
 }
 
 /// `budgets` replaces the list, matched by duration; `budget` changes or removes the one that answers show.
@@ -220,8 +227,7 @@ fn update_provider_config(
         key_ids: read_key_ids(body, Some(&provider), change.known, faults)
             .value()
             .unwrap_or_else(|| row.key_ids.clone()),
-        budgets: update_budgets(body, &row.budgets, change, faults),
-        rate_limit: update_rate_limit(body, row.rate_limit.as_ref(), change, faults),
+        limits: update_limits(body, &row.limits, change, faults),
         provider,
     })
 }

@@ -1,8 +1,17 @@
-//! Limits on money, tokens and requests.
+//! Limits on money, tokens and requests, and what they have in common: an owner.
 
 use crate::governance::money::Nanos;
 use crate::governance::time::{Timestamp, Window};
 use std::sync::Arc;
+
+/// Everything that limits one owner: a customer, a team, a virtual key, one of its provider configs, a
+/// model or a provider.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// At most one for each duration, the shortest first.
+    pub budgets: Vec<Budget>,
+    pub rate_limit: Option<RateLimit>,
+}
 
 /// A limit on money within a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,4 +43,16 @@ pub struct Quota {
     pub max: i64,
     pub window: Window,
     pub anchor: Timestamp,
+}
+
+impl Limits {
+    pub fn is_empty(&self) -> bool {
+        self.budgets.is_empty() && self.rate_limit.is_none()
+    }
+
+    /// Budgets that follow the calendar now and did not in `old`: that starts their usage from nothing.
+    pub fn turned_to_calendar<'a>(&'a self, old: &'a Limits) -> impl Iterator<Item = &'a Budget> {
+        let rolling = |id: &Arc<str>| old.budgets.iter().any(|was| was.id == *id && !was.window.is_aligned());
+        self.budgets.iter().filter(move |budget| budget.window.is_aligned() && rolling(&budget.id))
+    }
 }

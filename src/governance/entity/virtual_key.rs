@@ -1,6 +1,6 @@
 //! The credential that a client presents, and what it may use.
 
-use super::{Budget, KeySet, ModelSet, RateLimit, Weight};
+use super::{Budget, KeySet, Limits, ModelSet, Weight};
 use crate::governance::time::Timestamp;
 use std::sync::Arc;
 
@@ -20,8 +20,10 @@ pub struct VirtualKey {
     pub name: String,
     pub description: String,
     pub is_active: bool,
-    pub budgets: Vec<Budget>,
-    pub rate_limit: Option<RateLimit>,
+    /// Whose key it is: a team's, a customer's, or nobody's; never both.
+    pub team_id: Option<Arc<str>>,
+    pub customer_id: Option<Arc<str>>,
+    pub limits: Limits,
     /// At most one for each provider.
     pub provider_configs: Vec<ProviderConfig>,
     /// JSON that is stored and returned; nothing of it is enforced.
@@ -33,9 +35,14 @@ pub struct VirtualKey {
 }
 
 impl VirtualKey {
+    /// Its own limits, and those of its provider configs.
+    pub fn all_limits(&self) -> impl Iterator<Item = &Limits> {
+        std::iter::once(&self.limits).chain(self.provider_configs.iter().map(|config| &config.limits))
+    }
+
     /// Its own budgets, and those of its provider configs.
     pub fn all_budgets(&self) -> impl Iterator<Item = &Budget> {
-        self.budgets.iter().chain(self.provider_configs.iter().flat_map(|config| &config.budgets))
+        self.all_limits().flat_map(|limits| &limits.budgets)
     }
 
     /// Budgets that follow the calendar now and did not in `old`: that starts their usage from nothing.
@@ -55,8 +62,7 @@ pub struct ProviderConfig {
     pub allowed_models: ModelSet,
     pub blacklisted_models: ModelSet,
     pub key_ids: KeySet,
-    pub budgets: Vec<Budget>,
-    pub rate_limit: Option<RateLimit>,
+    pub limits: Limits,
 }
 
 impl ProviderConfig {

@@ -1,7 +1,9 @@
 //! Virtual keys as rows. A key is written as a whole: what it no longer has is deleted.
 
 use super::damaged;
-use crate::governance::entity::{Budget, KeySet, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey, Weight};
+use crate::governance::entity::{
+    Budget, KeySet, Limits, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey, Weight,
+};
 use crate::governance::money::Nanos;
 use crate::governance::secret::Secret;
 use crate::governance::time::{Span, Timestamp, Window};
@@ -33,8 +35,9 @@ pub(super) fn load(db: &Connection) -> Result<Vec<(Digest, VirtualKey)>, StoreEr
             name: row.get("name")?,
             description: row.get("description")?,
             is_active: row.get("is_active")?,
-            budgets: budgets.remove(&owner).unwrap_or_default(),
-            rate_limit: rate_limits.remove(&owner),
+            team_id: None,
+            customer_id: None,
+            limits: limits_of(&owner, &mut budgets, &mut rate_limits),
             provider_configs: configs.remove(&*id).unwrap_or_default(),
             mcp_configs: row.get("mcp_configs")?,
             config_hash: row.get("config_hash")?,
@@ -152,8 +155,8 @@ fn exists(db: &Connection, sql: &str, id: &str) -> Result<bool, StoreError> {
 
 /// Makes the rows under a key what the key says, and gives new provider configs their ids.
 fn save_parts(db: &Connection, key: &mut VirtualKey) -> Result<(), StoreError> {
-    save_budgets(db, VIRTUAL_KEY, &key.id, &key.budgets)?;
-    save_rate_limit(db, VIRTUAL_KEY, &key.id, key.rate_limit.as_ref())?;
+    save_budgets(db, VIRTUAL_KEY, &key.id, &key.limits.budgets)?;
+    save_rate_limit(db, VIRTUAL_KEY, &key.id, key.limits.rate_limit.as_ref())?;
     let kept: Vec<i64> = key.provider_configs.iter().map(|config| config.id).collect();
     db.execute(
         "DELETE FROM provider_configs WHERE virtual_key_id = ?1 AND id NOT IN (SELECT value FROM json_each(?2))",
@@ -164,8 +167,8 @@ fn save_parts(db: &Connection, key: &mut VirtualKey) -> Result<(), StoreError> {
     for config in &mut key.provider_configs {
         save_provider_config(db, &key.id, config)?;
         let owner = config.id.to_string();
-        save_budgets(db, PROVIDER_CONFIG, &owner, &config.budgets)?;
-        save_rate_limit(db, PROVIDER_CONFIG, &owner, config.rate_limit.as_ref())?;
+        save_budgets(db, PROVIDER_CONFIG, &owner, &config.limits.budgets)?;
+        save_rate_limit(db, PROVIDER_CONFIG, &owner, config.limits.rate_limit.as_ref())?;
     }
     Ok(())
 }
@@ -298,12 +301,19 @@ fn provider_configs(
             allowed_models: ModelSet::from_names(names(row, "allowed_models", &owner.1)?),
             blacklisted_models: ModelSet::from_names(names(row, "blacklisted_models", &owner.1)?),
             key_ids: if key_ids == ["*"] { KeySet::All } else { KeySet::Only(key_ids) },
-            budgets: budgets.remove(&owner).unwrap_or_default(),
-            rate_limit: rate_limits.remove(&owner),
+            limits: limits_of(&owner, budgets, rate_limits),
         };
         configs.entry(row.get("virtual_key_id")?).or_default().push(config);
     }
     Ok(configs)
+}
+
+fn limits_of(
+    owner: &Owner,
+    budgets: &mut HashMap<Owner, Vec<Budget>>,
+    rate_limits: &mut HashMap<Owner, RateLimit>,
+) -> Limits {
+    Limits { budgets: budgets.remove(owner).unwrap_or_default(), rate_limit: rate_limits.remove(owner) }
 }
 
 fn budgets(db: &Connection) -> Result<HashMap<Owner, Vec<Budget>>, StoreError> {

@@ -4,7 +4,7 @@
 //! the API stay. Usage survives either way: a limit that is still there keeps its id.
 
 use super::{Restart, entities, ledger};
-use crate::governance::entity::{Budget, ProviderConfig, Quota, RateLimit, VirtualKey};
+use crate::governance::entity::{Budget, Limits, ProviderConfig, Quota, RateLimit, VirtualKey};
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{LimitKey, Measure};
@@ -77,20 +77,23 @@ pub(super) fn apply(
 fn adopt(new: &mut VirtualKey, old: &VirtualKey) {
     new.id = Arc::clone(&old.id);
     new.created_at = old.created_at;
-    adopt_budgets(&mut new.budgets, &old.budgets);
-    adopt_rate_limit(new.rate_limit.as_mut(), old.rate_limit.as_ref());
+    adopt_limits(&mut new.limits, &old.limits);
     for config in &mut new.provider_configs {
         // An id in the file is of no use unless the key has it: rows are told apart by their provider.
         let same = |row: &&ProviderConfig| row.provider == config.provider;
         match old.provider_configs.iter().find(same) {
             Some(row) => {
                 config.id = row.id;
-                adopt_budgets(&mut config.budgets, &row.budgets);
-                adopt_rate_limit(config.rate_limit.as_mut(), row.rate_limit.as_ref());
+                adopt_limits(&mut config.limits, &row.limits);
             }
             None => config.id = 0,
         }
     }
+}
+
+fn adopt_limits(new: &mut Limits, old: &Limits) {
+    adopt_budgets(&mut new.budgets, &old.budgets);
+    adopt_rate_limit(new.rate_limit.as_mut(), old.rate_limit.as_ref());
 }
 
 /// By id where the file gives one that is known, else by duration.

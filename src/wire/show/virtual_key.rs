@@ -3,7 +3,7 @@
 //! Usage comes from the cells that admission itself reads, so an answer never contradicts a refusal.
 
 use crate::governance::entity::{
-    Budget, KeySet, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey, Weight,
+    Budget, KeySet, Limits, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey, Weight,
 };
 use crate::governance::judge::Tally;
 use crate::governance::money::Nanos;
@@ -53,7 +53,7 @@ pub fn virtual_key(shown: &Shown<'_>) -> Value {
     object.insert("customer_id".into(), Value::Null);
     object.insert("provider_configs".into(), configs.collect());
     object.insert("mcp_configs".into(), serde_json::from_str(&key.mcp_configs).unwrap_or_else(|_| json!([])));
-    insert_limits(&mut object, &key.budgets, key.rate_limit.as_ref(), &caller.limits, live);
+    insert_limits(&mut object, &key.limits, &caller.limits, live);
     if !key.config_hash.is_empty() {
         object.insert("config_hash".into(), key.config_hash.as_str().into());
     }
@@ -73,8 +73,8 @@ pub fn quota(caller: &Caller, live: Live<'_>) -> Value {
     json!({
         "virtual_key_name": key.name,
         "is_active": key.is_active,
-        "budgets": key.budgets.iter().map(|one| budget(one, &caller.limits, live)).collect::<Value>(),
-        "rate_limit": key.rate_limit.as_ref().map(|limit| rate_limit(limit, &caller.limits, live)),
+        "budgets": key.limits.budgets.iter().map(|one| budget(one, &caller.limits, live)).collect::<Value>(),
+        "rate_limit": key.limits.rate_limit.as_ref().map(|limit| rate_limit(limit, &caller.limits, live)),
         "provider_configs": configs.collect::<Value>(),
     })
 }
@@ -136,19 +136,13 @@ fn provider_config(config: &ProviderConfig, limits: &[Limit], live: Live<'_>) ->
     object.insert("weight".into(), config.weight.map_or(Value::Null, weight));
     object.insert("allowed_models".into(), config.allowed_models.names().into());
     object.insert("blacklisted_models".into(), config.blacklisted_models.names().into());
-    insert_limits(&mut object, &config.budgets, config.rate_limit.as_ref(), limits, live);
+    insert_limits(&mut object, &config.limits, limits, live);
     object
 }
 
 /// Both forms of the budgets: the list, and the one with the shortest window.
-fn insert_limits(
-    object: &mut Map<String, Value>,
-    budgets: &[Budget],
-    rate: Option<&RateLimit>,
-    limits: &[Limit],
-    live: Live<'_>,
-) {
-    let mut sorted: Vec<&Budget> = budgets.iter().collect();
+fn insert_limits(object: &mut Map<String, Value>, declared: &Limits, limits: &[Limit], live: Live<'_>) {
+    let mut sorted: Vec<&Budget> = declared.budgets.iter().collect();
     sorted.sort_by_key(|budget| budget.window.span().millis());
     let shown: Vec<Value> = sorted.iter().map(|one| budget(one, limits, live)).collect();
     if let Some((first, budget)) = sorted.first().zip(shown.first()) {
@@ -156,7 +150,7 @@ fn insert_limits(
         object.insert("budget".into(), budget.clone());
     }
     object.insert("budgets".into(), shown.into());
-    if let Some(rate) = rate {
+    if let Some(rate) = &declared.rate_limit {
         object.insert("rate_limit_id".into(), (*rate.id).into());
         object.insert("rate_limit".into(), rate_limit(rate, limits, live));
     }
