@@ -41,6 +41,7 @@ pub fn admits(max: i64, used: i64, amount: i64, admission: Admission) -> bool {
 pub fn explain(limit: &Limit, tally: Tally, start: Timestamp) -> Exceeded {
     Exceeded {
         level: limit.level,
+        subject: None,
         measure: limit.key.measure,
         max: limit.max,
         spent: tally.spent,

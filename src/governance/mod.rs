@@ -2,8 +2,10 @@
 #![deny(clippy::float_arithmetic)]
 
 pub mod cel;
+pub mod edit;
 pub mod entity;
 pub mod judge;
+pub mod model_name;
 pub mod money;
 pub mod pricing;
 pub mod refusal;

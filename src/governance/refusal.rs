@@ -62,6 +62,8 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exceeded {
     pub level: Level,
+    /// The model or provider that a global limit is on.
+    pub subject: Option<Box<str>>,
     pub measure: Measure,
     pub max: i64,
     pub spent: i64,
@@ -76,20 +78,41 @@ impl Exceeded {
         self.spent < self.max
     }
 
+    /// The level as messages call it. Nobody's name is in it but a provider's or a model's.
+    fn level_name(&self) -> String {
+        let subject = self.subject.as_deref().unwrap_or_default();
+        match self.level {
+            Level::Provider => subject.to_owned(),
+            Level::ProviderModel => match subject.split_once('/') {
+                Some((provider, model)) => format!("Model:{model}:Provider:{provider}"),
+                None => format!("Model:{subject}"),
+            },
+            Level::Model => format!("Model:{subject}"),
+            Level::Customer => "Customer".to_owned(),
+            Level::Team => "Team".to_owned(),
+            Level::VirtualKey => "VK".to_owned(),
+            Level::ProviderConfig => "Provider config".to_owned(),
+        }
+    }
+
     fn sentence(all: &[Exceeded]) -> String {
         let budgets = all.iter().any(|e| e.measure == Measure::Money);
         let parts: Vec<String> = all.iter().map(Exceeded::to_string).collect();
-        let head = if budgets { "Budget exceeded" } else { "Rate limit check failed" };
+        let head = match (all.first().map(|e| e.level), budgets) {
+            (Some(Level::Provider), true) => "Provider-level budget exceeded",
+            (Some(Level::Provider), false) => "Provider-level rate limit check failed",
+            (Some(Level::ProviderModel | Level::Model), true) => "Model-level budget exceeded",
+            (Some(Level::ProviderModel | Level::Model), false) => "Model-level rate limit check failed",
+            (_, true) => "Budget exceeded",
+            (_, false) => "Rate limit check failed",
+        };
         format!("{head}: {}", parts.join("; "))
     }
 }
 
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
-            Level::VirtualKey => "VK",
-            Level::ProviderConfig => "Provider config",
-        };
+        let level = self.level_name();
         let Exceeded { spent, max, held, window, resets_at, .. } = self;
         match self.measure {
             Measure::Money => {
@@ -198,7 +221,7 @@ impl Refusal {
     /// say nothing about the next; those of the key itself do.
     pub fn is_about_target(&self) -> bool {
         match self {
-            Refusal::LimitReached(all) => all.iter().all(|e| e.level == Level::ProviderConfig),
+            Refusal::LimitReached(all) => all.iter().all(|e| e.level.is_about_target()),
             Refusal::ModelNotPriced { .. } | Refusal::UnsupportedOperation { .. } => true,
             _ => false,
         }
@@ -222,6 +245,7 @@ mod tests {
     fn exceeded(measure: Measure, max: i64, spent: i64, held: i64) -> Exceeded {
         Exceeded {
             level: Level::VirtualKey,
+            subject: None,
             measure,
             max,
             spent,

@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, SecondsFormat};
 use std::fmt;
+use std::sync::Arc;
 
 /// Milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
@@ -54,7 +55,7 @@ impl fmt::Display for Timestamp {
 /// A length of time as people write it (`30s`, `1h30m`, `1d`, `1M`), its own text kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    text: Box<str>,
+    text: Arc<str>,
     millis: i64,
     /// The calendar unit, if the text is exactly one of `1d 1w 1M 1Y`.
     calendar: Option<Calendar>,
@@ -178,7 +179,7 @@ impl Window {
     pub fn aligned(span: Span) -> Result<Window, SpanError> {
         match span.calendar {
             Some(unit) => Ok(Window { span, aligned: Some(unit) }),
-            None => Err(SpanError::NotAligned(span.text.into())),
+            None => Err(SpanError::NotAligned(span.text.to_string())),
         }
     }
 

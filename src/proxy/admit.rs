@@ -80,8 +80,8 @@ fn price(view: &View, caller: Option<&Caller>, target: &Target) -> Result<Option
         UnknownModel::Priced(price) => Ok(Some(Arc::clone(price))),
         UnknownModel::Free => Ok(None),
         UnknownModel::Refuse => {
-            let mut limits = caller.into_iter().flat_map(|caller| caller.limits_through(target.config));
-            if limits.any(|limit| limit.key.measure == Measure::Money) {
+            let limits = view.limits(caller, target.config, provider, &target.model);
+            if limits.iter().any(|limit| limit.key.measure == Measure::Money) {
                 return Err(Refusal::ModelNotPriced { provider: provider.to_string(), model: target.model.clone() });
             }
             Ok(None)

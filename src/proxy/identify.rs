@@ -10,17 +10,17 @@ use std::sync::Arc;
 /// The caller, or nobody where the policy lets nobody in. The work is the same for every key that
 /// was sent, known or not.
 pub(super) fn identify(view: &View, hasher: &KeyHasher, headers: &HeaderMap) -> Result<Option<Arc<Caller>>, Refusal> {
-    let policy = &view.policy;
+    let client = &view.client;
     let missing: Vec<String> =
-        policy.required_headers.iter().filter(|name| !headers.contains_key(name.as_str())).cloned().collect();
+        client.required_headers.iter().filter(|name| !headers.contains_key(name.as_str())).cloned().collect();
     if !missing.is_empty() {
         return Err(Refusal::MissingHeaders(missing));
     }
     let Some(value) = credential::virtual_key(headers).map_err(|_| Refusal::VirtualKeyAmbiguous)? else {
-        return if policy.enforce_auth { Err(Refusal::VirtualKeyRequired) } else { Ok(None) };
+        return if client.enforce_auth { Err(Refusal::VirtualKeyRequired) } else { Ok(None) };
     };
     let caller = view.caller(&hasher.digest(value));
-    let caller = caller.ok_or(Refusal::VirtualKeyNotFound { enforced: policy.enforce_auth })?;
+    let caller = caller.ok_or(Refusal::VirtualKeyNotFound { enforced: client.enforce_auth })?;
     if !caller.key.is_active {
         return Err(Refusal::VirtualKeyInactive);
     }

@@ -12,22 +12,25 @@ pub mod outbox;
 #[cfg(test)]
 mod tests;
 
+use crate::governance::edit::{Edit, Restart};
 use crate::governance::entity::VIRTUAL_KEY_PREFIX;
 use crate::governance::judge::{Tally, explain};
 use crate::governance::refusal::{Exceeded, Refusal};
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
-use crate::governance::view::{Caller, Declared, Limit, LimitKey, Measure, Slot, View};
+use crate::governance::view::{Caller, Level, Limit, LimitKey, Measure, Slot, Slots, View};
 use arc_swap::ArcSwap;
 use clock::Clock;
 use counters::Meter;
 use digest::KeyHasher;
 use expectation::Expectations;
 use hold::{Hold, Share, Spend};
+use imbl::Vector;
 use outbox::{CallTag, ChargeId, Outbox};
 use ring::rand::{SecureRandom, SystemRandom};
+use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The one handle that requests and administrators hold.
@@ -38,10 +41,10 @@ pub struct State {
     pub expectations: Expectations,
     outbox: Arc<Outbox>,
     snapshot: ArcSwap<Snapshot>,
-    /// What the current view was built from. Held while it is changed: one change at a time.
-    declared: Mutex<Declared>,
-    /// Every meter by what it measures, so that a limit keeps its cell from view to view.
-    meters: Mutex<HashMap<LimitKey, Arc<Meter>>>,
+    /// Where the cell of each limit is. Held while the view is changed: one change at a time.
+    slots: Mutex<Slots>,
+    /// The last id that a provider config got.
+    config_ids: AtomicI64,
     ids: Ids,
 }
 
@@ -49,7 +52,8 @@ pub struct State {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub view: View,
-    meters: Vec<Arc<Meter>>,
+    /// By slot.
+    meters: Vector<Arc<Meter>>,
 }
 
 /// What the ledger says about a limit: where its latest window began and what was spent in it.
@@ -79,8 +83,8 @@ impl State {
             expectations: Expectations::default(),
             outbox: Arc::new(Outbox::new(places)),
             snapshot: ArcSwap::default(),
-            declared: Mutex::default(),
-            meters: Mutex::default(),
+            slots: Mutex::default(),
+            config_ids: AtomicI64::new(0),
             ids: Ids::new(),
         }
     }
@@ -99,27 +103,55 @@ impl State {
         self.ids.next()
     }
 
-    /// Changes what is declared. `apply` edits a copy and makes the edit durable; if it succeeds, the
-    /// next request sees the result, and if not, nothing has happened. May block on the store, so it
-    /// is never called by a proxy worker.
+    /// Changes what is declared. `plan` says how, looking at the current view; `commit` makes it durable
+    /// and sees the view before and after. If both succeed, the next request sees the result; if not,
+    /// nothing has happened. Both may block on the store, so this is never called by a proxy worker.
+    /// Limits that were not there before continue at their `opening` balance, if they have one.
     pub fn change<T, E>(
         &self,
         opening: &HashMap<LimitKey, Balance>,
-        apply: impl FnOnce(&mut Declared) -> Result<T, E>,
+        plan: impl FnOnce(&Snapshot) -> Result<(Vec<Edit>, T), E>,
+        commit: impl FnOnce(&View, &View, &[Edit], T) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = declared.clone();
-        let outcome = apply(&mut next)?;
-        self.publish(View::build(&next), opening);
-        *declared = next;
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.snapshot();
+        let (mut edits, planned) = plan(&current)?;
+        edits.iter_mut().for_each(|edit| self.number_configs(edit));
+        let mut view = current.view.clone();
+        edits.iter().for_each(|edit| view.apply(edit, &mut slots));
+        let outcome = commit(&current.view, &view, &edits, planned).inspect_err(|_| slots.roll_back())?;
+        let restarts = edits.iter().filter_map(|edit| match edit {
+            Edit::Restart(restart) => Some(restart),
+            _ => None,
+        });
+        self.publish(view, &mut slots, opening, restarts);
         Ok(outcome)
+    }
+
+    /// Provider configs that are new get their ids here, so that they have them before they are stored.
+    fn number_configs(&self, edit: &mut Edit) {
+        if let Edit::VirtualKey { key, .. } = edit
+            && key.provider_configs.iter().any(|config| config.id == 0)
+        {
+            let configs = &mut Arc::make_mut(key).provider_configs;
+            for config in configs.iter_mut().filter(|config| config.id == 0) {
+                config.id = self.config_ids.fetch_add(1, Ordering::Relaxed) + 1;
+            }
+        }
+    }
+
+    /// No provider config gets this id or a lower one any more.
+    pub fn config_ids_after(&self, highest: i64) {
+        self.config_ids.fetch_max(highest, Ordering::Relaxed);
     }
 
     /// Counts what another process spent in the window that began at `start`. False if that is not the
     /// current one here.
     pub fn credit(&self, key: &LimitKey, start: Timestamp, amount: i64) -> bool {
-        let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
-        let cell = meters.get(key).map(|meter| meter.cell(self.clock.now())).filter(|cell| cell.start() == start);
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.snapshot();
+        let meter = slots.number(key).and_then(|number| snapshot.meters.get(number as usize));
+        let cell = meter.map(|meter| meter.cell(self.clock.now())).filter(|cell| cell.start() == start);
         cell.is_some_and(|cell| {
             cell.settle(0, amount);
             true
@@ -127,42 +159,34 @@ impl State {
     }
 
     /// Makes `view` the current one. Limits that were there before keep their cells; new ones start
-    /// from `opening`, or from nothing.
-    fn publish(&self, view: View, opening: &HashMap<LimitKey, Balance>) {
+    /// from `opening`, or from nothing. Limits in `restarts` start from nothing at an instant later than
+    /// their current window's start, so that the ledger keeps the two apart; calls in flight are charged
+    /// to the window that admitted them.
+    fn publish<'a>(
+        &self,
+        view: View,
+        slots: &mut Slots,
+        opening: &HashMap<LimitKey, Balance>,
+        restarts: impl Iterator<Item = &'a Restart>,
+    ) {
         let now = self.clock.now();
-        let mut known = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = |slot: &Slot| {
-            let balance = opening.get(&slot.key).copied();
-            let start = balance.map_or_else(|| slot.window.start(slot.anchor, now), |balance| balance.start);
-            Arc::new(Meter::open(
-                slot.key.clone(),
-                slot.window.clone(),
-                start,
-                balance.map_or(0, |balance| balance.spent),
-            ))
-        };
-        let next: HashMap<LimitKey, Arc<Meter>> = view
-            .slots()
-            .iter()
-            .map(|slot| {
-                (
-                    slot.key.clone(),
-                    known.get(&slot.key).map_or_else(|| open(slot), |meter| meter.with_window(&slot.window)),
-                )
-            })
-            .collect();
-        let meters = view.slots().iter().map(|slot| Arc::clone(&next[&slot.key])).collect();
-        *known = next;
-        self.snapshot.store(Arc::new(Snapshot { view, meters }));
-    }
-
-    /// Starts the usage of a limit from nothing. `at` is later than its current window's start, so that
-    /// the ledger keeps the two apart; calls in flight are charged to the window that admitted them.
-    pub fn restart(&self, key: &LimitKey, at: Timestamp) {
-        let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(meter) = meters.get(key) {
-            meter.restart(at);
+        let mut meters = self.snapshot().meters.clone();
+        for slot in slots.commit() {
+            let index = slot.number as usize;
+            let known = meters.get(index).filter(|_| !slot.fresh);
+            let meter = known.map_or_else(|| open(&slot, opening, now), |meter| meter.with_window(&slot.window));
+            // Numbers that were given up before they had a cell are skipped here and taken later.
+            while meters.len() <= index {
+                meters.push_back(Arc::clone(&meter));
+            }
+            meters.set(index, meter);
         }
+        for restart in restarts {
+            if let Some(meter) = slots.number(&restart.key).and_then(|number| meters.get(number as usize)) {
+                meter.restart(restart.at);
+            }
+        }
+        self.snapshot.store(Arc::new(Snapshot { view, meters }));
     }
 
     /// Sets aside what an attempt is expected to use, at every limit that applies or at none.
@@ -174,14 +198,14 @@ impl State {
         let (outbox, clock) = (Arc::clone(&self.outbox), self.clock.clone());
         // From here on, dropping the hold gives everything back.
         let mut hold = Hold::new(outbox, clock, self.ids.next(), ask.tag, (ask.usage, ask.spend));
-        let limits = ask.caller.into_iter().flat_map(|caller| caller.limits_through(ask.config));
-        for limit in limits.clone() {
+        let limits = snapshot.view.limits(ask.caller, ask.config, &hold.tag().provider, &hold.tag().model);
+        for limit in &limits {
             let cell = snapshot.meter(limit).cell(now);
             let amount = ask.spend.of(limit.key.measure);
             if !cell.hold(limit.max, amount, snapshot.view.policy.admission) {
-                let stopped = explain(limit, cell.tally(), cell.start());
-                drop(hold);
-                return Err(Refusal::LimitReached(snapshot.reported(limits, stopped, now)));
+                let stopped = snapshot.explain(limit, cell.tally(), cell.start());
+                let exceeded = snapshot.reported(&limits, stopped, now);
+                return Err(Refusal::LimitReached(exceeded));
             }
             hold.add(Share { cell, held: amount });
         }
@@ -200,26 +224,43 @@ impl Snapshot {
         (cell.tally(), cell.start())
     }
 
-    /// Of all exhausted limits the one to report: rates before budgets, the narrowest level first;
-    /// both halves of one rate limit together. If all of them cleared meanwhile, the one that stopped us.
-    fn reported<'a>(
-        &self,
-        limits: impl Iterator<Item = &'a Limit> + Clone,
-        stopped: Exceeded,
-        now: Timestamp,
-    ) -> Vec<Exceeded> {
-        let exhausted = limits.filter_map(|limit| {
+    fn explain(&self, limit: &Limit, tally: Tally, start: Timestamp) -> Exceeded {
+        Exceeded { subject: self.view.subject(limit).map(Into::into), ..explain(limit, tally, start) }
+    }
+
+    /// Of all exhausted limits the one to report: both halves of one rate limit together. If all of them
+    /// cleared meanwhile, the one that stopped us.
+    fn reported(&self, limits: &[&Limit], stopped: Exceeded, now: Timestamp) -> Vec<Exceeded> {
+        let exhausted = limits.iter().filter_map(|limit| {
             let (tally, start) = self.tally(limit, now);
-            (tally.used >= limit.max).then(|| explain(limit, tally, start))
+            (tally.used >= limit.max).then(|| self.explain(limit, tally, start))
         });
         let mut exhausted: Vec<Exceeded> = exhausted.collect();
-        let rank = |e: &Exceeded| (e.measure == Measure::Money, std::cmp::Reverse(e.level));
         exhausted.sort_by_key(rank);
         match exhausted.first().map(rank) {
             Some(first) => exhausted.into_iter().take_while(|e| rank(e) == first).collect(),
             None => vec![stopped],
         }
     }
+}
+
+/// The order of checks: what is global before what is the caller's, at each rates before budgets, and
+/// the narrowest of the caller's levels first.
+fn rank(e: &Exceeded) -> (u8, bool, Reverse<Level>) {
+    let money = e.measure == Measure::Money;
+    match e.level {
+        Level::Provider => (0, money, Reverse(Level::Provider)),
+        // The config of this provider before that of all providers.
+        Level::ProviderModel => (1, money, Reverse(Level::Model)),
+        Level::Model => (1, money, Reverse(Level::ProviderModel)),
+        level => (2, money, Reverse(level)),
+    }
+}
+
+fn open(slot: &Slot, opening: &HashMap<LimitKey, Balance>, now: Timestamp) -> Arc<Meter> {
+    let balance = opening.get(&slot.key).copied();
+    let start = balance.map_or_else(|| slot.window.start(slot.anchor, now), |balance| balance.start);
+    Arc::new(Meter::open(slot.key.clone(), slot.window.clone(), start, balance.map_or(0, |balance| balance.spent)))
 }
 
 /// Makes a virtual key's value: the prefix and a random UUID.

@@ -21,7 +21,7 @@ use std::fmt;
 
 pub use follow::Follow;
 pub use lock::DataLock;
-pub use sqlite::{ApplyReport, Restart, Store};
+pub use sqlite::{ApplyReport, Store};
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.
 pub trait Ledger: Send {

@@ -29,7 +29,7 @@ pub struct Shown<'a> {
 pub fn virtual_key(shown: &Shown<'_>) -> Value {
     let (caller, live) = (shown.caller, shown.live);
     let key: &VirtualKey = &caller.key;
-    let configs = key.provider_configs.iter().zip(&caller.configs).map(|(config, limits)| {
+    let configs = key.provider_configs.iter().zip(caller.configs.iter()).map(|(config, limits)| {
         let mut object = provider_config(config, &limits.limits, live);
         object.insert("virtual_key_id".into(), (*key.id).into());
         let (all, ids) = match &config.key_ids {
@@ -64,7 +64,7 @@ pub fn virtual_key(shown: &Shown<'_>) -> Value {
 /// What the holder of a virtual key may know about it: nothing of its value, of provider keys or of others.
 pub fn quota(caller: &Caller, live: Live<'_>) -> Value {
     let key = &caller.key;
-    let configs = key.provider_configs.iter().zip(&caller.configs).map(|(config, limits)| {
+    let configs = key.provider_configs.iter().zip(caller.configs.iter()).map(|(config, limits)| {
         let mut object = provider_config(config, &limits.limits, live);
         object.retain(|name, _| !matches!(name.as_str(), "budget" | "budget_id" | "rate_limit_id"));
         object.entry("rate_limit").or_insert(Value::Null);
