@@ -34,9 +34,6 @@ impl ApiError {
         self
     }
 
-    pub fn virtual_key_not_found() -> ApiError {
-        ApiError::new(StatusCode::NOT_FOUND, "Virtual key not found")
-    }
 }
 
 impl IntoResponse for ApiError {
@@ -51,7 +48,7 @@ impl IntoResponse for ApiError {
         let json = [(CONTENT_TYPE, "application/json")];
         let mut response = (self.status, json, envelope.to_bytes()).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, "Bearer".parse().expect("a plain word is a header value"));
+            response.headers_mut().insert(WWW_AUTHENTICATE, "Bearer, Basic realm=\"tollgate\"".parse().expect("a plain word is a header value"));
         }
         response
     }
@@ -64,6 +61,7 @@ const fn kind(status: StatusCode) -> &'static str {
         StatusCode::NOT_FOUND => "not_found",
         StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
         StatusCode::CONFLICT => "conflict",
+        StatusCode::PRECONDITION_FAILED => "precondition_failed",
         StatusCode::PAYLOAD_TOO_LARGE => "payload_too_large",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable",
         StatusCode::INTERNAL_SERVER_ERROR => "internal_error",

@@ -5,7 +5,7 @@ mod lifecycle;
 mod reload;
 
 pub use lifecycle::{Running, Stop};
-pub use reload::{ReloadOutcome, Reloader};
+pub use reload::{ReloadOutcome, Reloader, Unapplied};
 
 use crate::admin::{self, Admin};
 use crate::config::{Auth, Settings, Show};
@@ -47,6 +47,8 @@ const READ_BUFFER: usize = 16 * 1024;
 pub enum StartError {
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Unapplied(#[from] Unapplied),
     #[error("cannot listen on {address} ({key}): {source}")]
     Listen { address: SocketAddr, key: &'static str, source: io::Error },
     #[error("cannot read {what} ({key}): {reason}")]

@@ -136,12 +136,31 @@ impl Grower<'_> {
     }
 
     fn resolve(&mut self, text: String, path: &str) -> String {
+        if names_its_variable(path) {
+            return text;
+        }
         let Some(name) = text.strip_prefix("env.").filter(|name| is_variable(name)) else { return text };
         (self.env)(name).unwrap_or_else(|| {
             self.faults.add(path, format!("{VARIABLE} {name} is not set"));
             String::new()
         })
     }
+}
+
+/// Secrets that are kept by the name of their variable: what declares them reads the variable itself.
+fn names_its_variable(path: &str) -> bool {
+    const SECRETS: &[&str] = &[
+        "value",
+        "client_secret",
+        "access_key",
+        "secret_key",
+        "session_token",
+        "auth_credentials",
+        "password",
+        "admin_password",
+    ];
+    let leaf = path.rsplit('.').next().unwrap_or_default();
+    (path.starts_with("providers.") || path.contains("auth_config.")) && SECRETS.contains(&leaf)
 }
 
 fn is_variable(name: &str) -> bool {

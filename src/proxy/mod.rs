@@ -41,8 +41,8 @@ use std::time::Duration;
 /// What the proxy needs to know of the operator's wishes.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Larger request bodies get 413.
-    pub body_bytes_max: u64,
+    /// Larger request bodies get 413. Absent: what the client settings say, or `BODY_BYTES_MAX`.
+    pub body_bytes_max: Option<u64>,
     /// How long an answer is read on for its usage after the client left. Zero cancels it at once.
     pub drain_after_disconnect: Duration,
     /// Whether providers may live at private and loopback addresses.
@@ -61,6 +61,9 @@ pub struct Gateway {
     guard: Guard,
     open_requests: Arc<AtomicI64>,
 }
+
+/// The largest request body where nobody says otherwise.
+const BODY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// An idle connection of a client is closed after this.
 pub const IDLE_CLIENT_SECONDS: u64 = 75;
@@ -148,7 +151,8 @@ impl Gateway {
         };
         about.kind = Some(kind);
         let caller = identify::identify(&snapshot.view, &self.state.hasher, &head.headers)?;
-        let request = call::read(session, kind, self.options.body_bytes_max).await?;
+        let body_bytes_max = self.options.body_bytes_max.or(snapshot.view.client.body_bytes_max);
+        let request = call::read(session, kind, body_bytes_max.unwrap_or(BODY_BYTES_MAX)).await?;
         about.model = Some(request.call.model.clone());
         let targets = route::targets(&snapshot.view, caller.as_deref(), kind, &request.call.model)?;
         about.provider = Some(targets[0].provider.name.to_string());
