@@ -15,6 +15,7 @@ use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
+use tollgate::governance::edit::Edit;
 use tollgate::governance::entity::{
     Budget, KeySet, Limits, ModelSet, Network, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey,
     Weight,
@@ -216,19 +217,14 @@ fn list_price() -> Price {
 
 fn house(keys: usize, limits: usize, windows: Windows) -> State {
     let state = State::new(Clock::System, KeyHasher::new(&[7; 32]), 1 << 26);
-    let declare = state.change(&HashMap::new(), |declared| {
-        declared.providers.insert("openai".into(), Arc::new(provider()));
-        let mut catalog = Catalog::default();
-        catalog.insert("openai", MODEL, list_price());
-        declared.catalog = Arc::new(catalog);
-        for number in 0..keys {
-            let key = virtual_key(number, limits, windows);
-            let digest = state.hasher.digest(credential_of(number).as_bytes());
-            declared.virtual_keys.insert(Arc::clone(&key.id), (digest, Arc::new(key)));
-        }
-        Ok::<(), Infallible>(())
-    });
-    let Ok(()) = declare;
+    let mut catalog = Catalog::default();
+    catalog.insert("openai", MODEL, list_price());
+    let mut edits = vec![Edit::Provider(Arc::new(provider())), Edit::Catalog(Arc::new(catalog))];
+    edits.extend((0..keys).map(|number| {
+        let digest = state.hasher.digest(credential_of(number).as_bytes());
+        Edit::VirtualKey { key: Arc::new(virtual_key(number, limits, windows)), digest, value: None }
+    }));
+    let Ok(()) = state.change(&HashMap::new(), |_| Ok::<_, Infallible>((edits, ())), |_, _, _, ()| Ok(()));
     state
 }
 

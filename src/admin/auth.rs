@@ -10,6 +10,7 @@ use crate::governance::entity::BasicAuth;
 use crate::governance::secret::Secret;
 use crate::governance::view::Digest;
 use crate::state::digest::KeyHasher;
+use crate::wire::cors::{self, Cors, is_preflight};
 use crate::wire::credential::bearer;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, LOCATION, ORIGIN};
@@ -78,12 +79,24 @@ pub fn basic_digest(hasher: &KeyHasher, pair: &[u8]) -> Digest {
     hasher.digest(&[b"basic\0", pair].concat())
 }
 
-/// Before every handler: the path without its trailing slash, then who asks, unless the page is open.
-pub(super) async fn guard(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
+/// Before every handler: the web page that calls, if one does; the path without its trailing slash; then who
+/// asks, unless the page is open.
+pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let cors = Cors { origins: &admin.allowed_origins, headers: &[], local: false };
+    let Some(origin) = cors.origin(request.headers()) else { return admit(&admin, request, next).await };
+    if is_preflight(request.method(), request.headers()) {
+        return (StatusCode::NO_CONTENT, cors.preflight(origin, request.headers())).into_response();
+    }
+    let mut response = admit(&admin, request, next).await;
+    cors::mark(response.headers_mut(), origin);
+    response
+}
+
+async fn admit(admin: &Admin, mut request: Request, next: Next) -> Response {
     if let Some(location) = without_trailing_slash(request.uri().path(), request.uri().query()) {
         return (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)]).into_response();
     }
-    if !is_open(&admin, request.uri().path()) {
+    if !is_open(admin, request.uri().path()) {
         let snapshot = admin.state.snapshot();
         match admin.0.guard.check(&admin.state.hasher, &snapshot.view.basic_auth, request.headers()) {
             Ok(actor) => drop(request.extensions_mut().insert(actor)),

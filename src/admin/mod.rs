@@ -7,6 +7,7 @@ pub mod audit;
 mod auth;
 mod change;
 mod config;
+pub mod docs;
 mod error;
 mod health;
 mod limits;
@@ -80,6 +81,8 @@ pub struct Parts {
     pub token: Option<Secret>,
     /// Whether `/metrics` wants the token, too.
     pub metrics_auth: bool,
+    /// Origins whose pages may call.
+    pub allowed_origins: Vec<String>,
     /// Whether every answer carries the value of a virtual key, as clients of the reference expect, or only
     /// the one that made it.
     pub show_virtual_keys: bool,
@@ -126,7 +129,10 @@ pub fn router(admin: Admin) -> Router {
 
 fn open_pages() -> Router<Admin> {
     Router::new()
-        .route("/", get(health::index))
+        .route("/", get(docs::page))
+        .route("/openapi.json", get(docs::openapi))
+        .route("/console/page.js", get(docs::script))
+        .route("/console/page.css", get(docs::style))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -127,6 +127,7 @@ impl App {
             reload: reloader.status(),
             token: admin_token(&settings, &data_dir)?,
             metrics_auth: settings.admin.metrics_auth,
+            allowed_origins: settings.admin.allowed_origins.clone(),
             show_virtual_keys: settings.admin.show_virtual_keys == Show::Always,
         });
         let (listener, admin_address) = bind_admin(settings.admin.listen)?;

@@ -26,6 +26,8 @@ pub enum Refusal {
     InvalidRequest { field: Option<String>, message: String },
     #[error("content-length together with transfer-encoding: send one of them")]
     AmbiguousLength,
+    #[error("pages of this origin may not call here; see client.allowed_origins")]
+    OriginNotAllowed,
     #[error("request body is larger than the {max} bytes allowed here")]
     BodyTooLarge { max: u64 },
     #[error("no {kind} here: {path}")]
@@ -146,6 +148,7 @@ impl Refusal {
             Refusal::VirtualKeyInactive => "virtual_key_blocked",
             Refusal::InvalidRequest { .. } => "invalid_request",
             Refusal::AmbiguousLength => "ambiguous_length",
+            Refusal::OriginNotAllowed => "origin_not_allowed",
             Refusal::BodyTooLarge { .. } => "request_too_large",
             Refusal::NotFound { .. } => "not_found",
             Refusal::MethodNotAllowed { .. } => "method_not_allowed",
@@ -176,6 +179,7 @@ impl Refusal {
             | Refusal::VirtualKeyNotFound { enforced: true } => 401,
             Refusal::VirtualKeyNotFound { enforced: false }
             | Refusal::VirtualKeyInactive
+            | Refusal::OriginNotAllowed
             | Refusal::ProviderBlocked { .. }
             | Refusal::ModelBlocked { .. }
             | Refusal::ModelNotPriced { .. } => 403,

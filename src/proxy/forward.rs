@@ -65,7 +65,7 @@ static KEPT_BACK: [HeaderName; 11] = [
     HeaderName::from_static("proxy-connection"),
 ];
 /// Headers that only we may write: a provider's limits are about our account there.
-const OURS: [&str; 2] = ["x-ratelimit-", "x-tollgate-"];
+const OURS: [&str; 3] = ["access-control-", "x-ratelimit-", "x-tollgate-"];
 static PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-tollgate-model");
 

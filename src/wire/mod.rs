@@ -1,7 +1,9 @@
 //! Bodies of the REST contract, read and written in one place: the admin API, the proxy and the
 //! config file share them.
 
+pub mod cors;
 pub mod credential;
+pub mod declared;
 pub mod error;
 pub mod faults;
 pub mod read;
