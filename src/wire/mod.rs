@@ -1,9 +1,11 @@
 //! Bodies of the REST contract, read and written in one place: the admin API, the proxy and the
 //! config file share them.
 
+pub mod change;
 pub mod credential;
 pub mod error;
 pub mod faults;
+pub mod limits;
 pub mod read;
 pub mod show;
 pub mod virtual_key;
