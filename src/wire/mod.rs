@@ -8,6 +8,7 @@ pub mod faults;
 pub mod limits;
 pub mod model_config;
 pub mod owner;
+pub mod price_override;
 pub mod provider_limits;
 pub mod read;
 pub mod show;

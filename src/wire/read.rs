@@ -3,7 +3,7 @@
 
 use super::faults::Faults;
 use crate::governance::entity::Weight;
-use crate::governance::money::Nanos;
+use crate::governance::money::{Nanos, Rate};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -233,6 +233,12 @@ impl<'a> Object<'a> {
                 None
             }
         })
+    }
+
+    /// Dollars for one unit.
+    pub fn rate(&self, name: &str, faults: &mut Faults) -> Given<Rate> {
+        self.number(name, faults)
+            .map(|text| Rate::from_dollars(&text).map_err(|error| faults.add(self.path(name), error.to_string())).ok())
     }
 
     pub fn weight(&self, name: &str, faults: &mut Faults) -> Given<Weight> {
