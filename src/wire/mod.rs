@@ -11,6 +11,7 @@ pub mod owner;
 pub mod price_override;
 pub mod provider_limits;
 pub mod read;
+pub mod rule;
 pub mod show;
 pub mod virtual_key;
 pub mod virtual_key_update;
