@@ -1,12 +1,19 @@
 //! Bodies of the REST contract, read and written in one place: the admin API, the proxy and the
 //! config file share them.
 
+pub mod change;
 pub mod cors;
 pub mod credential;
 pub mod declared;
 pub mod error;
 pub mod faults;
+pub mod limits;
+pub mod model_config;
+pub mod owner;
+pub mod price_override;
+pub mod provider_limits;
 pub mod read;
+pub mod rule;
 pub mod show;
 pub mod virtual_key;
 pub mod virtual_key_update;

@@ -4,16 +4,16 @@
 //! the API stay. Usage survives either way: a limit that is still there keeps its id.
 
 use super::{Restart, entities, ledger};
-use crate::governance::entity::{Budget, Limits, ProviderConfig, Quota, RateLimit, VirtualKey};
+use crate::governance::entity::{ProviderConfig, VirtualKey};
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{LimitKey, Measure};
 use crate::state::new_virtual_key_value;
 use crate::store::StoreError;
 use crate::store::seal::Sealer;
+use crate::wire::limits;
 use crate::wire::virtual_key::VirtualKeyDraft;
 use rusqlite::Transaction;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What became of the file's virtual keys, by name.
@@ -77,53 +77,16 @@ pub(super) fn apply(
 fn adopt(new: &mut VirtualKey, old: &VirtualKey) {
     new.id = Arc::clone(&old.id);
     new.created_at = old.created_at;
-    adopt_limits(&mut new.limits, &old.limits);
+    limits::adopt(&mut new.limits, &old.limits);
     for config in &mut new.provider_configs {
         // An id in the file is of no use unless the key has it: rows are told apart by their provider.
         let same = |row: &&ProviderConfig| row.provider == config.provider;
         match old.provider_configs.iter().find(same) {
             Some(row) => {
                 config.id = row.id;
-                adopt_limits(&mut config.limits, &row.limits);
+                limits::adopt(&mut config.limits, &row.limits);
             }
             None => config.id = 0,
         }
     }
-}
-
-fn adopt_limits(new: &mut Limits, old: &Limits) {
-    adopt_budgets(&mut new.budgets, &old.budgets);
-    adopt_rate_limit(new.rate_limit.as_mut(), old.rate_limit.as_ref());
-}
-
-/// By id where the file gives one that is known, else by duration.
-fn adopt_budgets(new: &mut [Budget], old: &[Budget]) {
-    let mut taken: HashSet<Arc<str>> = HashSet::new();
-    for by_id in [true, false] {
-        for budget in new.iter_mut().filter(|budget| !by_id || old.iter().any(|was| was.id == budget.id)) {
-            let same = |was: &&Budget| match by_id {
-                true => was.id == budget.id,
-                false => was.window.span().text() == budget.window.span().text(),
-            };
-            if taken.contains(&budget.id) {
-                continue;
-            }
-            if let Some(was) = old.iter().find(|was| same(was) && !taken.contains(&was.id)) {
-                taken.insert(Arc::clone(&was.id));
-                (budget.id, budget.anchor, budget.created_at) = (Arc::clone(&was.id), was.anchor, was.created_at);
-            }
-        }
-    }
-}
-
-fn adopt_rate_limit(new: Option<&mut RateLimit>, old: Option<&RateLimit>) {
-    let Some((new, old)) = new.zip(old) else { return };
-    (new.id, new.created_at) = (Arc::clone(&old.id), old.created_at);
-    let adopt = |new: &mut Option<Quota>, old: &Option<Quota>| {
-        if let Some((new, old)) = new.as_mut().zip(old.as_ref()) {
-            new.anchor = old.anchor;
-        }
-    };
-    adopt(&mut new.tokens, &old.tokens);
-    adopt(&mut new.requests, &old.requests);
 }
