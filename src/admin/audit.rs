@@ -127,8 +127,8 @@ fn shown(view: &View, kind: &str, id: &str) -> Option<Value> {
     let nothing = |_: &Limit| (Tally::default(), Timestamp::default());
     let live: show::Live<'_> = &nothing;
     let object = match kind {
-        "customer" => show::customer(view.customer(id)?, &show::Relations::none(), live),
-        "team" => show::team(view.team(id)?, &show::Relations::none(), live),
+        "customer" => show::customer(view.customer(id)?, &[], &[], live),
+        "team" => show::team(view.team(id)?, None, &[], live),
         "virtual_key" => show::virtual_key(&show::Shown {
             caller: view.caller_by_id(id)?,
             live,

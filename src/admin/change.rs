@@ -6,6 +6,7 @@ use super::{Admin, audit};
 use crate::governance::edit::{Edit, Restart};
 use crate::governance::entity::Limits;
 use crate::governance::judge::Tally;
+use crate::governance::refusal::Exceeded;
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Limit, LimitKey, Measure, View};
@@ -121,6 +122,13 @@ impl<'a> Lens<'a> {
     /// What stands at a limit now. One that was only just declared stands at nothing.
     pub(super) fn live(&self, limit: &Limit) -> (Tally, Timestamp) {
         self.snapshot.standing(limit, self.now)
+    }
+}
+
+impl Lens<'_> {
+    /// How a refusal at these limits would be told.
+    pub(super) fn exceeded(&self, full: &[&Limit]) -> Vec<Exceeded> {
+        self.snapshot.reported(full, self.now)
     }
 }
 

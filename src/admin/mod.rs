@@ -9,6 +9,7 @@ mod change;
 mod config;
 pub mod docs;
 mod error;
+mod explain;
 mod health;
 mod limits;
 mod model_configs;
@@ -162,6 +163,7 @@ fn governance() -> Router<Admin> {
         .route("/api/governance/pricing-overrides", collection::<PricingOverrides>())
         .route("/api/governance/pricing-overrides/{id}", overrides)
         .route("/api/governance/audit", get(audit::list))
+        .route("/api/governance/explain", post(explain::explain))
         .route("/api/config", get(config::read).put(config::update))
 }
 

@@ -5,7 +5,9 @@
 
 use super::faults::Faults;
 use super::read::Object;
+use crate::governance::entity::is_built_in_provider;
 use crate::governance::time::Timestamp;
+use crate::governance::view::View;
 use std::sync::Arc;
 
 /// What can be looked up while a body is read.
@@ -48,6 +50,35 @@ impl Change<'_> {
 }
 
 /// A small world that the readers' tests look things up in.
+/// What is declared is what can be referred to.
+impl Known for View {
+    fn provider(&self, name: &str) -> bool {
+        is_built_in_provider(name) || self.provider(name).is_some()
+    }
+
+    fn provider_key(&self, provider: &str, id: &str) -> bool {
+        self.provider(provider).is_some_and(|provider| provider.keys.iter().any(|key| *key.id == *id))
+    }
+
+    fn provider_of_key(&self, id: &str) -> Option<String> {
+        let mut providers = self.providers();
+        let owner = providers.find(|provider| provider.keys.iter().any(|key| *key.id == *id));
+        owner.map(|provider| provider.name.to_string())
+    }
+
+    fn customer(&self, id: &str) -> bool {
+        self.customer(id).is_some()
+    }
+
+    fn team(&self, id: &str) -> bool {
+        self.team(id).is_some()
+    }
+
+    fn virtual_key(&self, id: &str) -> bool {
+        self.caller_by_id(id).is_some()
+    }
+}
+
 #[cfg(test)]
 pub mod fixture {
     use super::*;
