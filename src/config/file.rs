@@ -13,8 +13,10 @@ use crate::governance::pricing::{Catalog, Price, Prices, UnknownModel};
 use crate::governance::secret::Secret;
 use crate::governance::time::Span;
 use crate::governance::view::Policy;
+use crate::wire::env_text::Env;
 use crate::wire::faults::Faults;
 use crate::wire::read::{Given, Object};
+use crate::wire::strict::only_known;
 use crate::wire::virtual_key::{Known, VirtualKeyDraft};
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
@@ -124,6 +126,8 @@ const BODY_BYTES_LARGEST: u64 = 1024 * MIB;
 /// What reading needs beside the tree.
 pub(super) struct Reading<'a> {
     pub(super) base: &'a Path,
+    /// Looks environment variables up that the tree left to the reader.
+    pub(super) env: Env<'a>,
     pub(super) faults: &'a mut Faults,
     pub(super) warnings: Vec<String>,
 }
@@ -510,18 +514,6 @@ fn section<'a>(root: &Object<'a>, name: &str, reading: &mut Reading<'_>) -> Opti
     root.object(name, reading.faults).value()
 }
 
-/// Every member must be known; of one that is not, the nearest known name is suggested.
-pub(super) fn only_known(object: &Object<'_>, known: &[&str], faults: &mut Faults) {
-    for name in object.names().filter(|name| !known.contains(name)) {
-        let nearest = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
-        let hint = match nearest {
-            Some((distance, known)) if distance <= 2.max(name.len() / 3) => format!("; did you mean '{known}'?"),
-            _ => String::new(),
-        };
-        faults.add(object.path(name), format!("unknown key{hint}"));
-    }
-}
-
 /// Refuses a list that this version could only ignore.
 fn not_yet(object: &Object<'_>, name: &str, instead: &str, faults: &mut Faults) {
     if object.array(name, faults).value().is_some_and(|list| !list.is_empty()) {
@@ -529,7 +521,7 @@ fn not_yet(object: &Object<'_>, name: &str, instead: &str, faults: &mut Faults) 
     }
 }
 
-pub(super) fn choice<T: Clone>(
+fn choice<T: Clone>(
     object: &Object<'_>,
     name: &str,
     choices: &[(&str, T)],
@@ -544,7 +536,7 @@ pub(super) fn choice<T: Clone>(
     chosen
 }
 
-pub(super) fn ranged(object: &Object<'_>, name: &str, least: i64, most: i64, faults: &mut Faults) -> Option<i64> {
+fn ranged(object: &Object<'_>, name: &str, least: i64, most: i64, faults: &mut Faults) -> Option<i64> {
     let number = object.integer(name, faults).value()?;
     if !(least..=most).contains(&number) {
         faults.add(object.path(name), format!("must be between {least} and {most}, not {number}"));

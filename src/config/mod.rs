@@ -44,7 +44,7 @@ pub fn read(text: &str, file: &str, base: &Path, env: &dyn Fn(&str) -> Option<St
     let tree = Tree::parse(text, env, &mut faults).map_err(|(place, message)| {
         vec![Fault { file: file.to_owned(), line: place.line, column: place.column, path: String::new(), message }]
     })?;
-    let mut reading = Reading { base, faults: &mut faults, warnings: Vec::new() };
+    let mut reading = Reading { base, env, faults: &mut faults, warnings: Vec::new() };
     let settings = file::read(&tree.value, &mut reading);
     match settings.filter(|_| faults.is_empty()) {
         Some(settings) => Ok(settings),

@@ -150,7 +150,8 @@ impl Gateway {
         let caller = identify::identify(&snapshot.view, &self.state.hasher, &head.headers)?;
         let request = call::read(session, kind, self.options.body_bytes_max).await?;
         about.model = Some(request.call.model.clone());
-        let targets = route::targets(&snapshot.view, caller.as_deref(), kind, &request.call.model)?;
+        let call = &request.call;
+        let targets = route::targets(&snapshot.view, caller.as_deref(), (kind, call.stream), &call.model)?;
         about.provider = Some(targets[0].provider.name.to_string());
         let job = Job { gateway: self, snapshot: &snapshot, caller: caller.as_deref(), request: &request };
         forward::forward(&job, session, x, &targets).await

@@ -1,9 +1,11 @@
 //! Answers of the contract.
 
+pub mod provider;
 mod virtual_key;
 
 use serde_json::{Value, json};
 
+pub use provider::{expanded_key, provider, provider_key, redact};
 pub use virtual_key::{Live, Shown, budget, dollars, quota, rate_limit, virtual_key};
 
 /// The list of models, as OpenAI writes it.
