@@ -29,6 +29,11 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, message)
     }
 
+    pub fn with_status(mut self, status: StatusCode) -> ApiError {
+        self.status = status;
+        self
+    }
+
     pub fn about(mut self, param: impl Into<String>) -> ApiError {
         self.param = Some(param.into());
         self

@@ -7,10 +7,11 @@ use super::query::Query;
 use super::resource::{Body, Id, new_id, parse, received};
 use crate::governance::edit::{self, Edit};
 use crate::governance::entity::{Provider, ProviderKey};
+use crate::governance::pricing::Catalog;
 use crate::governance::view::View;
 use crate::wire::faults::Faults;
 use crate::wire::provider::{ProviderChange, provider, provider_key};
-use crate::wire::show;
+use crate::wire::show::{self, ModelQuery};
 use axum::Extension;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -258,30 +259,37 @@ pub(super) async fn key_delete(
 
 /// `GET /api/models`: what can be asked for, filtered and then cut.
 pub(super) async fn models(State(admin): State<Admin>, uri: Uri) -> Result<Json<Value>, ApiError> {
-    let (query, snapshot) = (Query::read(&uri)?, admin.state.snapshot());
-    Ok(Json(show::models_of(&snapshot.view, &wanted(&query, 5)?)))
+    asked(&admin, &uri, 5, show::provider_models)
 }
 
 /// `GET /api/models/details`: the same with what is known of their sizes.
 pub(super) async fn models_details(State(admin): State<Admin>, uri: Uri) -> Result<Json<Value>, ApiError> {
-    let (query, snapshot) = (Query::read(&uri)?, admin.state.snapshot());
-    Ok(Json(show::models_details(&snapshot.view, &wanted(&query, 20)?)))
+    asked(&admin, &uri, 20, show::models_details)
 }
 
 /// `GET /api/models/base`: the names that releases share.
 pub(super) async fn models_base(State(admin): State<Admin>, uri: Uri) -> Result<Json<Value>, ApiError> {
-    let (query, snapshot) = (Query::read(&uri)?, admin.state.snapshot());
-    Ok(Json(show::models_base(&snapshot.view, &wanted(&query, 20)?)))
+    asked(&admin, &uri, 20, show::models_base)
 }
 
-fn wanted(query: &Query, usual: usize) -> Result<show::Wanted, ApiError> {
-    Ok(show::Wanted {
-        query: query.get("query").unwrap_or_default().to_owned(),
-        provider: query.get("provider").map(str::to_owned),
-        keys: query.get("keys").map(|ids| ids.split(',').map(|id| id.trim().to_owned()).collect()),
-        limit: query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(usual),
+fn asked(
+    admin: &Admin,
+    uri: &Uri,
+    usual: usize,
+    show: impl Fn(&[&Provider], &Catalog, &ModelQuery<'_>) -> Value,
+) -> Result<Json<Value>, ApiError> {
+    let query = Query::read(uri)?;
+    let keys: Vec<&str> = query.get("keys").map(|ids| ids.split(',').map(str::trim).collect()).unwrap_or_default();
+    let wanted = ModelQuery {
+        query: query.get("query").unwrap_or_default(),
+        provider: query.get("provider"),
+        keys: &keys,
         unfiltered: query.switch("unfiltered")?,
-    })
+        limit: query.number("limit")?.filter(|limit| *limit > 0).unwrap_or(usual),
+    };
+    let snapshot = admin.state.snapshot();
+    let providers: Vec<&Provider> = snapshot.view.providers().map(|provider| &**provider).collect();
+    Ok(Json(show(&providers, &snapshot.view.catalog, &wanted)))
 }
 
 /// Reads a body about a provider with what it may refer to.
@@ -301,19 +309,14 @@ fn read_with<T>(
         env: &|name| std::env::var(name).ok(),
         key_name_taken: &taken,
         strict: false,
+        clash: false,
     };
-    match read(&mut change, &mut faults) {
-        Some(read) if faults.is_empty() => Ok(read),
-        _ => Err(conflict(&faults).unwrap_or_else(|| faults.into())),
-    }
-}
-
-/// A name that another key has is a clash, and no fault of the body.
-fn conflict(faults: &Faults) -> Option<ApiError> {
-    let mut faults = faults.iter();
-    let only = faults.next().filter(|_| faults.next().is_none())?;
-    let clash = only.message.starts_with("API key names must be unique");
-    clash.then(|| ApiError::new(StatusCode::CONFLICT, only.message.clone()).about(only.path.clone()))
+    let read = read(&mut change, &mut faults);
+    let clash = change.clash;
+    read.filter(|_| faults.is_empty()).ok_or_else(|| match clash && faults.iter().len() == 1 {
+        true => ApiError::from(faults).with_status(StatusCode::CONFLICT),
+        false => faults.into(),
+    })
 }
 
 fn refuse_taken_ids(view: &View, provider: &Provider) -> Result<(), ApiError> {

@@ -1,7 +1,7 @@
 //! The API as clients meet it: the router called in-process, over a real database.
 
 use super::*;
-use crate::governance::entity::{ModelSet, Network, Provider, ProviderKey, Weight};
+use crate::governance::entity::{CustomProvider, KeyValue, ModelSet, Network, Provider, ProviderKey, Weight};
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
@@ -56,33 +56,26 @@ impl Reply {
 }
 
 fn provider(name: &str, key: &str) -> Provider {
-    Provider {
-        name: name.into(),
-        keyless: false,
-        allowed_requests: None,
-        path_overrides: BTreeMap::new(),
-        network: Network {
-            base_url: "http://127.0.0.1:1".into(),
-            extra_headers: vec![],
-            request_timeout: Duration::from_secs(1),
-            stream_idle_timeout: Duration::from_secs(1),
-            max_retries: 0,
-            retry_backoff_initial: Duration::from_secs(1),
-            retry_backoff_max: Duration::from_secs(1),
-            insecure_skip_verify: false,
-            enforce_http2: false,
-        },
-        keys: vec![Arc::new(ProviderKey {
-            id: key.into(),
-            name: format!("{key} by name"),
-            value: Secret::new("sk-provider-secret"),
-            weight: Weight::ONE,
-            models: ModelSet::All,
-            blacklisted_models: ModelSet::Only(vec![]),
-            aliases: BTreeMap::new(),
-            enabled: true,
-        })],
-    }
+    let at = Timestamp::default();
+    let network = Network { base_url: Some("http://127.0.0.1:1".into()), ..Network::default() };
+    let custom =
+        CustomProvider { base: "openai", keyless: false, allowed_requests: None, path_overrides: BTreeMap::new() };
+    let key = ProviderKey {
+        id: key.into(),
+        name: format!("{key} by name"),
+        value: KeyValue::text("sk-provider-secret"),
+        weight: Weight::ONE,
+        models: ModelSet::All,
+        blacklisted_models: ModelSet::Only(vec![]),
+        aliases: BTreeMap::new(),
+        enabled: true,
+        use_for_batch_api: false,
+        cloud: None,
+        config_hash: String::new(),
+        created_at: at,
+        updated_at: at,
+    };
+    Provider { network, custom: Some(custom), keys: vec![Arc::new(key)], ..Provider::new(name, at) }
 }
 
 impl House {

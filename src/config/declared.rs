@@ -4,6 +4,8 @@
 //! readers as the bodies of the admin API, first here to find faults and once more when it is applied.
 
 use super::file::Reading;
+use super::provider;
+use crate::governance::edit::Edit;
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::View;
@@ -116,7 +118,7 @@ pub(super) fn read(root: &Object<'_>, reading: &mut Reading<'_>) -> Declared {
 }
 
 /// Finds what is wrong with what was declared, as far as the file itself can tell.
-pub(super) fn check(declared: &Declared, env: &dyn Fn(&str) -> Option<String>, faults: &mut Faults) {
+pub(super) fn check(declared: &Declared, reading: &mut Reading<'_>) {
     let mut count = 0_u64;
     let mut new_id = || {
         count += 1;
@@ -137,13 +139,23 @@ pub(super) fn check(declared: &Declared, env: &dyn Fn(&str) -> Option<String>, f
         now: Timestamp::default(),
         new_id: &mut new_id,
         new_value: &mut new_value,
-        env,
+        env: reading.env,
         digest: &digest,
         basic_digest: &|pair| digest(pair.as_bytes()),
         after_start: &|_| Timestamp::default(),
         trusting: true,
     };
-    reconcile(&View::default(), declared, &mut around, faults);
+    let (edits, _) = reconcile(&View::default(), declared, &mut around, reading.faults);
+    if declared.providers.is_empty() {
+        reading.warnings.push("no provider is declared: calls go to those that the store knows, if any".into());
+    }
+    for edit in &edits {
+        if let Edit::Provider(made) = edit
+            && let Some((_, declaration)) = declared.providers.iter().find(|(name, _)| **name == *made.name)
+        {
+            provider::warn(made, &declaration.value, &declaration.path, reading);
+        }
+    }
 }
 
 /// Budgets and rate limits that the file writes beside their owners and that owners name by id.

@@ -10,6 +10,7 @@ use crate::governance::pricing::{Catalog, Price, Prices, UnknownModel};
 use crate::governance::secret::Secret;
 use crate::governance::time::Span;
 use crate::governance::view::Policy;
+use crate::wire::env_text::Env;
 use crate::wire::faults::Faults;
 use crate::wire::read::{Given, Object};
 use crate::wire::strict::only_known;
@@ -129,7 +130,7 @@ pub(super) fn read(value: &Value, reading: &mut Reading<'_>) -> Option<Settings>
     section(&root, "auth_config", reading);
     let policy = read_policy(&root, reading);
     let declared = declared::read(&root, reading);
-    declared::check(&declared, reading.env, reading.faults);
+    declared::check(&declared, reading);
     let catalog = read_catalog(&root, reading);
     Some(Settings {
         server: read_server(&root, reading)?,
@@ -385,7 +386,7 @@ fn not_yet(object: &Object<'_>, name: &str, instead: &str, faults: &mut Faults) 
     }
 }
 
-pub(super) fn choice<T: Clone>(
+fn choice<T: Clone>(
     object: &Object<'_>,
     name: &str,
     choices: &[(&str, T)],
@@ -400,7 +401,7 @@ pub(super) fn choice<T: Clone>(
     chosen
 }
 
-pub(super) fn ranged(object: &Object<'_>, name: &str, least: i64, most: i64, faults: &mut Faults) -> Option<i64> {
+fn ranged(object: &Object<'_>, name: &str, least: i64, most: i64, faults: &mut Faults) -> Option<i64> {
     let number = object.integer(name, faults).value()?;
     if !(least..=most).contains(&number) {
         faults.add(object.path(name), format!("must be between {least} and {most}, not {number}"));

@@ -6,6 +6,7 @@ mod declared;
 mod faults;
 mod file;
 pub mod prices;
+mod provider;
 mod settings;
 #[cfg(test)]
 mod tests;

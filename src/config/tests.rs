@@ -5,6 +5,7 @@ use crate::governance::judge::Admission;
 use crate::governance::money::Nanos;
 use crate::governance::pricing::UnknownModel;
 use crate::governance::usage::Usage;
+use crate::wire::provider as wire;
 use proptest::prelude::*;
 
 const MINIMAL: &str = include_str!("../../config/minimal.yaml");
@@ -63,10 +64,10 @@ fn every_key_is_in_the_full_sample() {
         file::GOVERNANCE,
         file::PRICING,
         file::LOG,
-        provider::PROVIDER,
-        provider::KEY,
-        provider::NETWORK,
-        provider::CUSTOM,
+        wire::PROVIDER,
+        wire::KEY,
+        wire::NETWORK,
+        wire::CUSTOM,
     ];
     for key in lists.into_iter().flatten() {
         assert!(FULL.contains(&format!("{key}:")), "{key} is missing from config/full.yaml");
@@ -151,13 +152,6 @@ fn rules_that_could_never_work_are_named() {
 #[test]
 fn providers_are_checked() {
     let check = |text: &str, expected: &[&str]| refused(&format!("providers:\n  {text}\n"), expected);
-    check(
-        "anthropic: {}",
-        &[
-            "t.yaml:2:3: providers.anthropic: provider 'anthropic' is not served by this version; 'openai' is, and any provider that speaks like it through custom_provider_config",
-            "t.yaml:2:3: providers.anthropic.network_config.base_url: is required: where is 'anthropic'?",
-        ],
-    );
     check("openai: { keys: [{ name: a }] }", &["t.yaml:2:20: providers.openai.keys[0].value: is required"]);
     check(
         "openai: { keys: [{ name: a, value: x }], network_config: { base_url: \"http://u:p@h\" } }",
@@ -170,10 +164,62 @@ fn providers_are_checked() {
         ],
     );
     check(
-        "mine: { custom_provider_config: { base_provider_type: anthropic }, network_config: { base_url: \"http://h\" } }",
+        "mine: { keys: [{ name: a, value: x }] }",
         &[
-            "t.yaml:2:37: providers.mine.custom_provider_config.base_provider_type: 'anthropic' is not served by this version; 'openai' is",
+            "t.yaml:2:3: providers.mine: 'mine' is not a built-in provider (openai, azure, anthropic, bedrock, cohere, vertex, vllm, mistral, ollama, groq, sgl, parasail, perplexity, replicate, cerebras, gemini, openrouter, elevenlabs, huggingface, nebius, xai, runway, fireworks), so it needs custom_provider_config",
+            "t.yaml:2:3: providers.mine.network_config.base_url: is required: where is 'mine'?",
         ],
+    );
+    check(
+        "openai: { network_confg: { max_retries: 1 }, keys: [{ name: a, value: x, modls: [] }] }",
+        &[
+            "t.yaml:2:13: providers.openai.network_confg: unknown key; did you mean 'network_config'?",
+            "t.yaml:2:76: providers.openai.keys[0].modls: unknown key; did you mean 'models'?",
+        ],
+    );
+    check(
+        "openai: { keys: [{ name: a, value: x }] }\n  groq: { keys: [{ name: a, value: env.NOT_THERE }] }",
+        &[
+            "t.yaml:2:22: providers.openai.keys[0].name: API key names must be unique across providers: 'a'",
+            "t.yaml:3:29: providers.groq.keys[0].value: environment variable NOT_THERE is not set",
+        ],
+    );
+    check(
+        "openai: { proxy_config: { type: http, url: \"http://p\" } }",
+        &[
+            "t.yaml:2:29: providers.openai.proxy_config.type: reaching a provider through a proxy is not available in this version",
+        ],
+    );
+}
+
+#[test]
+fn keys_remember_their_variables() {
+    let settings = parse(
+        "providers:\n  openai: { keys: [{ name: a, value: env.OPENAI_API_KEY }], network_config: { extra_headers: { x-team: env.OPENAI_API_KEY } } }\n  ollama: { keys: [{ name: b, ollama_key_config: { url: { env_var: env.OPENAI_API_KEY } } }] }\n",
+    );
+    // A URL is checked whatever it comes from.
+    assert_eq!(
+        settings.unwrap_err(),
+        ["t.yaml:3:51: providers.ollama.keys[0].ollama_key_config.url: is no URL"]
+    );
+    let settings = parse("providers:\n  openai: { keys: [{ name: a, value: env.OPENAI_API_KEY }], network_config: { extra_headers: { x-team: env.OPENAI_API_KEY } } }\n").unwrap();
+    let provider = &settings.providers[0];
+    assert_eq!(provider.keys[0].value.env_var.as_deref(), Some("OPENAI_API_KEY"));
+    assert_eq!(provider.keys[0].value.expose(), "sk-the-provider-secret");
+    assert_eq!(provider.network.extra_headers[0].1.expose(), "sk-the-provider-secret");
+    assert_eq!((&*provider.keys[0].id, provider.keys[0].name.as_str()), ("a", "a"));
+}
+
+#[test]
+fn providers_that_cannot_be_called_yet_are_declared_with_a_warning() {
+    let settings = parse("providers:\n  anthropic: { keys: [{ name: a, value: x }] }\n  openai:\n").unwrap();
+    assert_eq!(settings.providers.len(), 2);
+    assert_eq!(
+        settings.warnings,
+        [
+            "provider 'anthropic' has a dialect of its own, which this version does not speak: calls to it will be refused",
+            "provider 'openai' has no key: calls to it will be refused",
+        ]
     );
 }
 

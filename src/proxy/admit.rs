@@ -66,5 +66,3 @@ fn expected(state: &State, call: &Call, target: &Target, price: Option<&Price>) 
     let output = state.expectations.output(&target.provider.name, &target.model, call.output_cap);
     Usage::estimated(input, output.saturating_mul(call.choices.max(1)))
 }
-    }
-}

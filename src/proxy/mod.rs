@@ -163,7 +163,8 @@ impl Gateway {
         let body_bytes_max = self.options.body_bytes_max.or(snapshot.view.client.body_bytes_max);
         let request = call::read(session, kind, body_bytes_max.unwrap_or(BODY_BYTES_MAX)).await?;
         about.model = Some(request.call.model.clone());
-        let targets = route::targets(&snapshot.view, caller.as_deref(), kind, &request.call.model)?;
+        let call = &request.call;
+        let targets = route::targets(&snapshot.view, caller.as_deref(), (kind, call.stream), &call.model)?;
         about.provider = Some(targets[0].provider.name.to_string());
         let job = Job { gateway: self, snapshot: &snapshot, caller: caller.as_deref(), request: &request };
         forward::forward(&job, session, x, &targets).await

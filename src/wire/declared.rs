@@ -238,6 +238,7 @@ impl Work<'_, '_> {
             env: self.around.env,
             key_name_taken: &taken,
             strict: true,
+            clash: false,
         };
         let read = provider(name, &declaration.value, None, &mut change, &mut faults);
         self.place(declaration, &faults);

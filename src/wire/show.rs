@@ -1,9 +1,12 @@
 //! Answers of the contract.
 
+pub mod provider;
 mod virtual_key;
 
 use serde_json::{Value, json};
 
+pub use super::client::{show_basic_auth as basic_auth, show_client_config as client_config};
+pub use provider::{ModelQuery, expanded_key, models as provider_models, models_base, models_details, provider, provider_key};
 pub use virtual_key::{Live, Shown, budget, dollars, quota, rate_limit, virtual_key};
 
 /// The list of models, as OpenAI writes it.

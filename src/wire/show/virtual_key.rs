@@ -2,8 +2,9 @@
 //!
 //! Usage comes from the cells that admission itself reads, so an answer never contradicts a refusal.
 
+use super::provider::expanded_key;
 use crate::governance::entity::{
-    Budget, KeySet, Limits, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey, Weight,
+    Budget, KeySet, Limits, Provider, ProviderConfig, Quota, RateLimit, VirtualKey, Weight,
 };
 use crate::governance::judge::Tally;
 use crate::governance::money::Nanos;
@@ -161,29 +162,16 @@ fn provider_keys(config: &ProviderConfig, shown: &Shown<'_>) -> Value {
     let Some(provider) = (shown.provider)(&config.provider) else { return json!([]) };
     let KeySet::Only(ids) = &config.key_ids else { return json!([]) };
     let known = provider.keys.iter().enumerate().filter(|(_, key)| ids.iter().any(|id| **id == *key.id));
-    known.map(|(index, key)| provider_key(index, provider, key)).collect()
+    known.map(|(index, key)| expanded_key(index + 1, provider, key)).collect()
 }
 
-fn provider_key(index: usize, provider: &Provider, key: &ProviderKey) -> Value {
-    json!({
-        "id": index + 1,
-        "key_id": &*key.id,
-        "name": key.name,
-        "provider": &*provider.name,
-        "value": {"value": "", "env_var": "", "from_env": false},
-        "models": key.models.names(),
-        "weight": weight(key.weight),
-        "enabled": key.enabled,
-    })
-}
-
-fn insert_times(object: &mut Map<String, Value>, created_at: Timestamp, updated_at: Timestamp) {
+pub(super) fn insert_times(object: &mut Map<String, Value>, created_at: Timestamp, updated_at: Timestamp) {
     object.insert("created_at".into(), created_at.to_string().into());
     object.insert("updated_at".into(), updated_at.to_string().into());
 }
 
 /// Millionths as a decimal number.
-fn weight(weight: Weight) -> Value {
+pub(super) fn weight(weight: Weight) -> Value {
     let millionths = i64::try_from(weight.millionths()).unwrap_or(i64::MAX);
     dollars(Nanos::new(millionths.saturating_mul(1_000)))
 }
