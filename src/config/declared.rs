@@ -10,6 +10,7 @@ use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::View;
 use crate::wire::declared::{Around, Declaration, Declared, reconcile};
+use crate::wire::env_text::Env;
 use crate::wire::faults::Faults;
 use crate::wire::read::Object;
 use crate::wire::strict::only_known;
@@ -117,35 +118,9 @@ pub(super) fn read(root: &Object<'_>, reading: &mut Reading<'_>) -> Declared {
     }
 }
 
-/// Finds what is wrong with what was declared, as far as the file itself can tell.
+/// Finds what is wrong with what was declared, as far as the file itself can tell, and what is said in vain.
 pub(super) fn check(declared: &Declared, reading: &mut Reading<'_>) {
-    let mut count = 0_u64;
-    let mut new_id = || {
-        count += 1;
-        format!("new-{count}")
-    };
-    // Of a file that is only read, nothing is kept: neither values nor digests matter.
-    let mut values = 0_u64;
-    let mut new_value = || {
-        values += 1;
-        Secret::new(format!("sk-bf-new-{values}"))
-    };
-    let digest = |value: &[u8]| {
-        let mut found = [0; 32];
-        found.copy_from_slice(digest(&SHA256, value).as_ref());
-        found
-    };
-    let mut around = Around {
-        now: Timestamp::default(),
-        new_id: &mut new_id,
-        new_value: &mut new_value,
-        env: reading.env,
-        digest: &digest,
-        basic_digest: &|pair| digest(pair.as_bytes()),
-        after_start: &|_| Timestamp::default(),
-        trusting: true,
-    };
-    let (edits, _) = reconcile(&View::default(), declared, &mut around, reading.faults);
+    let edits = dry_run(declared, reading.env, reading.faults);
     if declared.providers.is_empty() {
         reading.warnings.push("no provider is declared: calls go to those that the store knows, if any".into());
     }
@@ -156,6 +131,33 @@ pub(super) fn check(declared: &Declared, reading: &mut Reading<'_>) {
             provider::warn(made, &declaration.value, &declaration.path, reading);
         }
     }
+}
+
+/// What the file would come to where nothing is stored yet. Ids, values and digests are of no use.
+pub(super) fn dry_run(declared: &Declared, env: Env<'_>, faults: &mut Faults) -> Vec<Edit> {
+    let (mut ids, mut values) = (0_u64, 0_u64);
+    let digest = |value: &[u8]| {
+        let mut found = [0; 32];
+        found.copy_from_slice(digest(&SHA256, value).as_ref());
+        found
+    };
+    let mut around = Around {
+        now: Timestamp::default(),
+        new_id: &mut || {
+            ids += 1;
+            format!("new-{ids}")
+        },
+        new_value: &mut || {
+            values += 1;
+            Secret::new(format!("sk-bf-new-{values}"))
+        },
+        env,
+        digest: &digest,
+        basic_digest: &|pair| digest(pair.as_bytes()),
+        after_start: &|_| Timestamp::default(),
+        trusting: true,
+    };
+    reconcile(&View::default(), declared, &mut around, faults).0
 }
 
 /// Budgets and rate limits that the file writes beside their owners and that owners name by id.
