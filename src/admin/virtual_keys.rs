@@ -8,11 +8,11 @@ use crate::governance::time::Timestamp;
 use crate::governance::view::{Caller, Declared, LimitKey, Measure};
 use crate::state::{Snapshot, new_virtual_key_value};
 use crate::store::Restart;
+use crate::wire::change::{Change, Known};
 use crate::wire::credential;
 use crate::wire::faults::Faults;
 use crate::wire::show::{self, Shown};
-use crate::wire::virtual_key::{Known, VirtualKeyDraft};
-use crate::wire::virtual_key_update::{Change, update as update_key};
+use crate::wire::virtual_key::virtual_key;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
@@ -89,10 +89,9 @@ impl Admin {
         let value = Secret::new(new_virtual_key_value());
         let id = self.state.change(&HashMap::new(), |declared| {
             let mut faults = Faults::default();
-            let draft = with_known(declared, |known| VirtualKeyDraft::read(body, known, &mut faults));
-            let mut draft = draft.filter(|_| faults.is_empty()).ok_or(faults)?;
-            forget_ids(&mut draft);
-            let mut key = draft.into_entity(&mut new_id, now);
+            let change = &mut Change { known: &InForce(declared), new_id: &mut new_id, now, own_ids: false };
+            let read = virtual_key(body, None, change, &mut faults);
+            let mut key = read.filter(|_| faults.is_empty()).ok_or(faults)?.key;
             let digest = self.store.insert_virtual_key(&mut key, &value)?;
             let id = Arc::clone(&key.id);
             declared.virtual_keys.insert(Arc::clone(&id), (digest, Arc::new(key)));
@@ -108,10 +107,9 @@ impl Admin {
         let restarts = self.state.change(&HashMap::new(), |declared| {
             let (digest, old) = declared.virtual_keys.get(id).cloned().ok_or_else(ApiError::virtual_key_not_found)?;
             let mut faults = Faults::default();
-            let key = with_known(declared, |known| {
-                update_key(body, &old, &mut Change { known, new_id: &mut new_id, now }, &mut faults)
-            });
-            let mut key = key.filter(|_| faults.is_empty()).ok_or(faults)?;
+            let change = &mut Change { known: &InForce(declared), new_id: &mut new_id, now, own_ids: false };
+            let read = virtual_key(body, Some(&old), change, &mut faults);
+            let mut key = read.filter(|_| faults.is_empty()).ok_or(faults)?.key;
             let restarts = restarts(&self.state.snapshot(), &old, &key, now);
             self.store.update_virtual_key(&mut key, &restarts)?;
             declared.virtual_keys.insert(Arc::clone(&key.id), (digest, Arc::new(key)));
@@ -173,6 +171,8 @@ impl Admin {
             caller,
             live: &|limit| snapshot.tally(limit, now),
             value,
+            team: None,
+            customer: None,
             provider: &|name| snapshot.view.provider(name).map(|provider| &**provider),
         })
     }
@@ -293,25 +293,28 @@ fn find<'a>(snapshot: &'a Snapshot, id: &str) -> Result<&'a Caller, ApiError> {
     found.map(|(_, caller)| &**caller).ok_or_else(ApiError::virtual_key_not_found)
 }
 
-/// Runs `read` with what a body may refer to.
-fn with_known<T>(declared: &Declared, read: impl FnOnce(&Known<'_>) -> T) -> T {
-    let find = |name: &str| -> Option<&Arc<Provider>> { declared.providers.get(name) };
-    read(&Known {
-        provider: &|name| is_built_in_provider(name) || find(name).is_some(),
-        provider_key: &|name, id| find(name).is_some_and(|provider| provider.keys.iter().any(|key| &*key.id == id)),
-    })
-}
+/// What a body may refer to.
+struct InForce<'a>(&'a Declared);
 
-/// Ids are the server's to give; a body copied from an answer brings somebody else's.
-fn forget_ids(draft: &mut VirtualKeyDraft) {
-    draft.id = None;
-    draft.value = None;
-    draft.budgets.iter_mut().for_each(|budget| budget.id = None);
-    draft.rate_limit.iter_mut().for_each(|limit| limit.id = None);
-    for config in &mut draft.provider_configs {
-        config.id = None;
-        config.budgets.iter_mut().for_each(|budget| budget.id = None);
-        config.rate_limit.iter_mut().for_each(|limit| limit.id = None);
+impl Known for InForce<'_> {
+    fn provider(&self, name: &str) -> bool {
+        is_built_in_provider(name) || self.0.providers.contains_key(name)
+    }
+    fn provider_key(&self, provider: &str, id: &str) -> bool {
+        self.provider_of_key(id).is_some_and(|owner| owner == provider)
+    }
+    fn provider_of_key(&self, id: &str) -> Option<String> {
+        let has = |provider: &&Arc<Provider>| provider.keys.iter().any(|key| &*key.id == id);
+        self.0.providers.values().find(has).map(|provider| provider.name.to_string())
+    }
+    fn customer(&self, _: &str) -> bool {
+        false
+    }
+    fn team(&self, _: &str) -> bool {
+        false
+    }
+    fn virtual_key(&self, id: &str) -> bool {
+        self.0.virtual_keys.contains_key(id)
     }
 }
 

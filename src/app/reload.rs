@@ -123,7 +123,7 @@ impl Reloader {
         let now = self.state.clock.now();
         let opening = self.store.balances()?;
         let report = self.state.change(&opening, |declared: &mut Declared| {
-            let keys = settings.virtual_keys.iter().map(|key| (key.draft.clone(), key.hash.clone()));
+            let keys = settings.virtual_keys.iter().map(|key| (key.body.clone(), key.hash.clone()));
             let report = self.store.apply_declared(keys, now)?;
             declared.policy = settings.policy.clone();
             declared.catalog = Arc::clone(&settings.catalog);

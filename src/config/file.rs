@@ -11,11 +11,12 @@ use crate::governance::judge::Admission;
 use crate::governance::money::Rate;
 use crate::governance::pricing::{Catalog, Price, Prices, UnknownModel};
 use crate::governance::secret::Secret;
-use crate::governance::time::Span;
+use crate::governance::time::{Span, Timestamp};
 use crate::governance::view::Policy;
+use crate::wire::change::{Change, Known};
 use crate::wire::faults::Faults;
 use crate::wire::read::{Given, Object};
-use crate::wire::virtual_key::{Known, VirtualKeyDraft};
+use crate::wire::virtual_key::virtual_key;
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -347,39 +348,56 @@ fn check_rules(governance: &Object<'_>, faults: &mut Faults) {
     }
 }
 
+struct InFile<'a>(&'a [Arc<Provider>]);
+
+impl Known for InFile<'_> {
+    fn provider(&self, name: &str) -> bool {
+        is_built_in_provider(name) || self.0.iter().any(|provider| &*provider.name == name)
+    }
+    fn provider_key(&self, provider: &str, id: &str) -> bool {
+        self.provider_of_key(id).is_some_and(|owner| owner == provider)
+    }
+    fn provider_of_key(&self, id: &str) -> Option<String> {
+        let has = |provider: &&Arc<Provider>| provider.keys.iter().any(|key| &*key.id == id);
+        self.0.iter().find(has).map(|provider| provider.name.to_string())
+    }
+    fn customer(&self, _: &str) -> bool {
+        false
+    }
+    fn team(&self, _: &str) -> bool {
+        false
+    }
+    fn virtual_key(&self, _: &str) -> bool {
+        false
+    }
+}
+
 fn read_virtual_keys(root: &Object<'_>, providers: &[Arc<Provider>], reading: &mut Reading<'_>) -> Vec<DeclaredKey> {
     let governance = root.object("governance", &mut Faults::default()).value();
     let Some(keys) = governance.and_then(|governance| governance.array("virtual_keys", reading.faults).value()) else {
         return Vec::new();
     };
-    let find = |name: &str| providers.iter().find(|provider| &*provider.name == name);
-    let known = Known {
-        provider: &|name| is_built_in_provider(name) || find(name).is_some(),
-        provider_key: &|name, id| find(name).is_some_and(|provider| provider.keys.iter().any(|key| &*key.id == id)),
-    };
+    let known = InFile(providers);
     let mut declared: Vec<DeclaredKey> = Vec::new();
     for (i, value) in keys.iter().enumerate() {
         let path = format!("governance.virtual_keys[{i}]");
         let mut faults = Faults::default();
-        let draft = VirtualKeyDraft::read(value, &known, &mut faults);
+        let mut new_id = || uuid::Uuid::new_v4().to_string();
+        let now = Timestamp::from_millis(0);
+        let mut change = Change { known: &known, new_id: &mut new_id, now, own_ids: true };
+        virtual_key(value, None, &mut change, &mut faults);
         only_known_in_key(value, &mut faults);
         for fault in faults.iter() {
             let dot = if fault.path.is_empty() { "" } else { "." };
             reading.faults.add(format!("{path}{dot}{}", fault.path), fault.message.clone());
         }
-        let Some(draft) = draft else { continue };
-        let twice = |what: &str, same: &dyn Fn(&VirtualKeyDraft) -> bool| {
-            declared.iter().any(|other| same(&other.draft)).then(|| format!("{what} is declared twice"))
-        };
-        let clashes = [
-            ("name", twice("the name", &|other| other.name == draft.name)),
-            ("id", twice("the id", &|other| other.id.is_some() && other.id == draft.id)),
-            ("value", twice("the value", &|other| other.value.is_some() && other.value == draft.value)),
-        ];
-        for (name, message) in clashes.into_iter().filter_map(|(name, message)| Some((name, message?))) {
-            reading.faults.add(format!("{path}.{name}"), message);
+        for name in ["name", "id", "value"] {
+            let own = value[name].as_str().filter(|own| !own.is_empty());
+            if own.is_some() && declared.iter().any(|other| other.body[name].as_str() == own) {
+                reading.faults.add(format!("{path}.{name}"), format!("the {name} is declared twice"));
+            }
         }
-        declared.push(DeclaredKey { draft, hash: hash(value) });
+        declared.push(DeclaredKey { body: value.clone(), hash: hash(value) });
     }
     declared
 }

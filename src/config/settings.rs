@@ -4,7 +4,6 @@ use crate::governance::entity::Provider;
 use crate::governance::pricing::Catalog;
 use crate::governance::secret::Secret;
 use crate::governance::view::Policy;
-use crate::wire::virtual_key::VirtualKeyDraft;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,7 +94,8 @@ pub enum LogFormat {
 /// A virtual key that the file declares.
 #[derive(Debug, Clone)]
 pub struct DeclaredKey {
-    pub draft: VirtualKeyDraft,
+    /// As it stands in the file; checked.
+    pub body: serde_json::Value,
     /// Of the file's own words, so that an entry which did not change is known.
     pub hash: String,
 }

@@ -37,7 +37,7 @@ fn the_samples_load() {
     assert!(minimal.policy.enforce_auth && !minimal.policy.allow_by_default);
     let full = parse(FULL).unwrap();
     assert_eq!(full.providers.len(), 2);
-    assert_eq!(full.virtual_keys[0].draft.budgets[0].max, Nanos::new(10_000_000_000));
+    assert_eq!(full.virtual_keys[0].body["budgets"][0]["max_limit"], 10);
     assert_eq!(full.store.path, Path::new("/base/data/tollgate.db"));
 }
 

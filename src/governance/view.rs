@@ -66,6 +66,13 @@ pub struct ConfigLimits {
     pub limits: Vec<Limit>,
 }
 
+/// An entity with its limits linked to their cells.
+#[derive(Debug)]
+pub struct Governed<T> {
+    pub entity: Arc<T>,
+    pub limits: Vec<Limit>,
+}
+
 /// One number that may not be passed within one window.
 #[derive(Debug, Clone)]
 pub struct Limit {
