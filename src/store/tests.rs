@@ -16,8 +16,6 @@ use crate::state::hold::Spend;
 use crate::state::outbox::{CallTag, Ending};
 use crate::state::{Ask, State};
 use crate::telemetry::Metrics;
-use crate::wire::faults::Faults;
-use crate::wire::virtual_key::{Known, VirtualKeyDraft};
 use rusqlite::Connection;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -516,20 +514,12 @@ fn a_writer_that_cannot_flush_says_so() {
     assert!(left.reason.contains("locked"), "{left}");
 }
 
-fn draft(body: serde_json::Value) -> VirtualKeyDraft {
-    let known = Known { provider: &|_| true, provider_key: &|_, _| true };
-    let mut faults = Faults::default();
-    let draft = VirtualKeyDraft::read(&body, &known, &mut faults);
-    assert!(faults.is_empty(), "{faults}");
-    draft.unwrap()
-}
-
 #[test]
 fn the_file_is_applied_when_its_own_entry_changed() {
     let house = House::new();
     house.add("api", "made by the api");
     let apply = |body: serde_json::Value, hash: &str| {
-        let report = house.store.apply_declared(vec![(draft(body), hash.to_owned())], at(NOW)).unwrap();
+        let report = house.store.apply_declared(vec![(body, hash.to_owned())], at(NOW)).unwrap();
         let keys = house.store.virtual_keys().unwrap();
         assert_eq!(keys.len(), 2);
         (report, keys.into_iter().find(|(_, key)| &*key.id != "api").unwrap())
@@ -575,8 +565,8 @@ fn the_file_is_applied_when_its_own_entry_changed() {
 fn a_file_that_clashes_changes_nothing() {
     let house = House::new();
     house.add("1", "one");
-    let fresh = draft(serde_json::json!({"name": "fresh"}));
-    let clash = draft(serde_json::json!({"name": "other", "value": "sk-bf-one"}));
+    let fresh = serde_json::json!({"name": "fresh"});
+    let clash = serde_json::json!({"name": "other", "value": "sk-bf-one"});
     let declared = vec![(fresh, "a".to_owned()), (clash, "b".to_owned())];
     let error = house.store.apply_declared(declared, at(NOW)).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::ValueTaken);

@@ -18,11 +18,11 @@ const BUDGETS_MAX: usize = 16;
 
 const HALVES: [&str; 4] = ["token_max_limit", "token_reset_duration", "request_max_limit", "request_reset_duration"];
 
-/// `base` with what `owner` says of `budget`, `budgets` and `rate_limit`. A new owner's base is empty.
-pub fn read(owner: &Object<'_>, base: &Limits, change: &mut Change<'_>, faults: &mut Faults) -> Limits {
-    let mut budgets = read_budgets(owner, &base.budgets, change, faults);
+/// `base` with what `owner` says of `budget`, `budgets` and `rate_limit`. A new owner has no base.
+pub fn read(owner: &Object<'_>, base: Option<&Limits>, change: &mut Change<'_>, faults: &mut Faults) -> Limits {
+    let mut budgets = read_budgets(owner, base.map(|base| &*base.budgets), change, faults);
     budgets.sort_by_key(|budget| budget.window.span().millis());
-    let rate_limit = read_rate_limit(owner, base.rate_limit.as_ref(), change, faults);
+    let rate_limit = read_rate_limit(owner, base.and_then(|base| base.rate_limit.as_ref()), change, faults);
     Limits { budgets, rate_limit }
 }
 
@@ -47,7 +47,13 @@ impl Sent<'_> {
 }
 
 /// `budgets` replaces the list; `budget` alone changes or removes the one that answers show.
-fn read_budgets(owner: &Object<'_>, base: &[Budget], change: &mut Change<'_>, faults: &mut Faults) -> Vec<Budget> {
+fn read_budgets(
+    owner: &Object<'_>,
+    base: Option<&[Budget]>,
+    change: &mut Change<'_>,
+    faults: &mut Faults,
+) -> Vec<Budget> {
+    let olds = base.unwrap_or_default();
     let list = owner.objects("budgets", faults).value();
     let single = owner.object("budget", faults).value();
     match (list, single) {
@@ -58,12 +64,20 @@ fn read_budgets(owner: &Object<'_>, base: &[Budget], change: &mut Change<'_>, fa
             }
             if list.len() > BUDGETS_MAX {
                 faults.add(owner.path("budgets"), format!("has more than {BUDGETS_MAX} entries"));
-                return base.to_vec();
+                return olds.to_vec();
             }
-            reconcile(&sent, base, change, faults)
+            reconcile(&sent, olds, change, faults)
         }
-        (None, Some(single)) => change_shown(&single, base, change, faults),
-        (None, None) => base.to_vec(),
+        (None, Some(single)) => {
+            let partial = ["max_limit", "reset_duration"].iter().any(|name| single.raw(name).value().is_none());
+            if base.is_some_and(<[Budget]>::is_empty) && partial && !is_empty_budget(&single) {
+                let message = "both max_limit and reset_duration are required when creating a new budget";
+                faults.add(single.here(), message);
+                return Vec::new();
+            }
+            change_shown(&single, olds, change, faults)
+        }
+        (None, None) => olds.to_vec(),
     }
 }
 
@@ -153,12 +167,11 @@ fn is_empty_budget(budget: &Object<'_>) -> bool {
 
 /// A budget, completed by the old one if there is one; without, it must be whole.
 fn read_budget<'a>(body: &'a Object<'a>, old: Option<&Budget>, faults: &mut Faults) -> Option<Sent<'a>> {
-    let both = "both max_limit and reset_duration are required when creating a new budget";
     let max = read_max_limit(body, faults).or_else(|| {
         let given = body.raw("max_limit").value().is_some();
         match old {
             Some(old) if !given => return Some(old.max),
-            None if !given => faults.add(body.path("max_limit"), format!("budget max limit is required: {both}")),
+            None if !given => faults.add(body.path("max_limit"), "budget max limit is required"),
             _ => {}
         }
         None
@@ -170,8 +183,7 @@ fn read_budget<'a>(body: &'a Object<'a>, old: Option<&Budget>, faults: &mut Faul
         (_, Some(old)) => Some(old.window.span().text()),
         (_, None) if body.raw("reset_duration").value().is_some() => None,
         (_, None) => {
-            let message = format!("budget reset duration is required: {both}");
-            faults.add(body.path("reset_duration"), message);
+            faults.add(body.path("reset_duration"), "budget reset duration is required");
             None
         }
     };
@@ -253,7 +265,9 @@ fn read_half(
         Given::Value(max) => Some(max),
         Given::Absent => old.map(|quota| quota.max),
     };
-    if max.is_some() && window.is_none() && !limit.raw(&duration_name).value().is_some_and(|given| !given.is_string()) {
+    // What is no text was reported when it was read.
+    let mistyped = limit.raw(&duration_name).value().is_some_and(|given| !given.is_string());
+    if max.is_some() && window.is_none() && !mistyped {
         let message = format!("Invalid rate limit: rate limit {half} reset duration is required");
         faults.add(limit.path(&duration_name), message);
     }

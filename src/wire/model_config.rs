@@ -4,7 +4,7 @@ use super::change::Change;
 use super::faults::Faults;
 use super::limits;
 use super::read::{Given, Object};
-use crate::governance::entity::{Limits, ModelConfig};
+use crate::governance::entity::ModelConfig;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub fn model_config(
     let body = Object::of(body, "", faults)?;
     let model_name = body.name_or("model_name", base.map(|base| &*base.model_name), "Model name is required", faults);
     let provider = read_provider(&body, base.and_then(|base| base.provider.as_ref()), change, faults);
-    let limits = limits::read(&body, base.map_or(&Limits::default(), |base| &base.limits), change, faults);
+    let limits = limits::read(&body, base.map(|base| &base.limits), change, faults);
     Some(ModelConfig {
         id: base.map_or_else(|| change.id(&body, faults), |base| Arc::clone(&base.id)),
         model_name: model_name.into(),
@@ -53,6 +53,7 @@ fn read_provider(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::governance::entity::Limits;
     use crate::wire::change::fixture::{LATER, NOW, owned, read_at};
     use serde_json::json;
 

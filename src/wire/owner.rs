@@ -4,7 +4,7 @@ use super::change::Change;
 use super::faults::Faults;
 use super::limits;
 use super::read::{Given, Object};
-use crate::governance::entity::{Customer, Limits, Team};
+use crate::governance::entity::{Customer, Team};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub fn customer(
 ) -> Option<Customer> {
     let body = Object::of(body, "", faults)?;
     let name = body.name_or("name", base.map(|base| &*base.name), "Customer name is required", faults);
-    let limits = limits::read(&body, base.map_or(&Limits::default(), |base| &base.limits), change, faults);
+    let limits = limits::read(&body, base.map(|base| &base.limits), change, faults);
     Some(Customer {
         id: base.map_or_else(|| change.id(&body, faults), |base| Arc::clone(&base.id)),
         name,
@@ -33,7 +33,7 @@ pub fn team(body: &Value, base: Option<&Team>, change: &mut Change<'_>, faults: 
     let body = Object::of(body, "", faults)?;
     let name = body.name_or("name", base.map(|base| &*base.name), "Team name is required", faults);
     let customer_id = read_customer_id(&body, base.and_then(|base| base.customer_id.clone()), change, faults);
-    let limits = limits::read(&body, base.map_or(&Limits::default(), |base| &base.limits), change, faults);
+    let limits = limits::read(&body, base.map(|base| &base.limits), change, faults);
     let mut free =
         |name: &str, old: Option<&Option<String>>| body.free_object(name, faults).or_keep(old.cloned().flatten());
     let profile = free("profile", base.map(|base| &base.profile));
@@ -75,6 +75,7 @@ fn read_customer_id(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::governance::entity::Limits;
     use crate::wire::change::fixture::{LATER, NOW, owned, read_at};
     use serde_json::json;
 

@@ -21,7 +21,7 @@ pub fn provider_limits(
     if let Some(other) = body.text("provider", faults).value().filter(|name| !name.is_empty() && *name != provider) {
         faults.add(body.path("provider"), format!("these are the limits of '{provider}', not of '{other}'"));
     }
-    Some(limits::read(&body, base, change, faults))
+    Some(limits::read(&body, Some(base), change, faults))
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub const LIST_MAX: usize = 10_000;
 /// No name has a reason to be longer.
 pub const NAME_BYTES_MAX: usize = 255;
 
+const DESCRIPTION_BYTES_MAX: usize = 4_096;
+
 /// JSON that is only stored and returned.
 pub const FREE_BYTES_MAX: usize = 64 * 1_024;
 
@@ -130,9 +132,12 @@ impl<'a> Object<'a> {
         self.raw(name).map(|value| {
             let found = value.as_i64();
             if found.is_none() {
-                // A fraction, or more digits than there is room for.
-                let given = value.as_number().map_or_else(|| name_of(value).to_owned(), ToString::to_string);
-                faults.add(self.path(name), format!("must be a whole number of at most 64 bits, not {given}"));
+                let message = match value.as_number() {
+                    // A fraction, or more digits than there is room for.
+                    Some(number) => format!("must be a whole number of at most 64 bits, not {number}"),
+                    None => format!("must be a whole number, not {}", name_of(value)),
+                };
+                faults.add(self.path(name), message);
             }
             found
         })
@@ -163,6 +168,15 @@ impl<'a> Object<'a> {
             faults.add(self.path(name), missing);
         }
         found.to_owned()
+    }
+
+    /// Free text about an object; an old one's where nothing is said of it.
+    pub fn description(&self, old: Option<&str>, faults: &mut Faults) -> String {
+        let text = self.text("description", faults).value();
+        if text.is_some_and(|text| text.len() > DESCRIPTION_BYTES_MAX) {
+            faults.add(self.path("description"), format!("is longer than {DESCRIPTION_BYTES_MAX} bytes"));
+        }
+        text.or(old).unwrap_or_default().to_owned()
     }
 
     /// A text that "" takes away, as null does.

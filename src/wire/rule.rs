@@ -12,7 +12,6 @@ use std::sync::Arc;
 /// More destinations than anybody has providers and models for.
 const TARGETS_MAX: usize = 100;
 const FALLBACKS_MAX: usize = 100;
-const DESCRIPTION_BYTES_MAX: usize = 4_096;
 /// How far the sum of a rule's weights may be from one, in millionths.
 const SUM_TOLERANCE: u128 = 1_000;
 
@@ -25,7 +24,7 @@ pub fn rule(
 ) -> Option<RoutingRule> {
     let body = Object::of(body, "", faults)?;
     let name = read_name(&body, base, faults);
-    let description = read_description(&body, base, faults);
+    let description = body.description(base.map(|base| &*base.description), faults);
     let expression = read_expression(&body, base, faults);
     let targets = read_targets(&body, base, change, faults);
     let fallbacks = read_fallbacks(&body, base.and_then(|base| base.fallbacks.as_ref()), change, faults);
@@ -61,14 +60,6 @@ fn read_name(body: &Object<'_>, base: Option<&RoutingRule>, faults: &mut Faults)
         Some(base) if blank => base.name.clone(),
         _ => body.name_or("name", base.map(|base| &*base.name), "name field is required", faults),
     }
-}
-
-fn read_description(body: &Object<'_>, base: Option<&RoutingRule>, faults: &mut Faults) -> String {
-    let text = body.text("description", faults).value();
-    if text.is_some_and(|text| text.len() > DESCRIPTION_BYTES_MAX) {
-        faults.add(body.path("description"), format!("is longer than {DESCRIPTION_BYTES_MAX} bytes"));
-    }
-    text.or(base.map(|base| &*base.description)).unwrap_or_default().to_owned()
 }
 
 /// What is stored already is not checked again: a rule that could not be stored today can still be disabled.

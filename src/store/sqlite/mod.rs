@@ -16,7 +16,6 @@ use crate::governance::time::Timestamp;
 use crate::governance::view::{Digest, LimitKey};
 use crate::state::Balance;
 use crate::state::digest::KeyHasher;
-use crate::wire::virtual_key::VirtualKeyDraft;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use schema::Found;
 use std::collections::HashMap;
@@ -133,7 +132,7 @@ impl Store {
     /// is left alone. Limits that can be told to be the same keep what was spent.
     pub fn apply_declared(
         &self,
-        declared: impl IntoIterator<Item = (VirtualKeyDraft, String)>,
+        declared: impl IntoIterator<Item = (serde_json::Value, String)>,
         now: Timestamp,
     ) -> Result<ApplyReport, StoreError> {
         self.write("apply the config file's virtual keys", |tx| reconcile::apply(tx, &self.sealer, declared, now))

@@ -4,15 +4,16 @@
 //! the API stay. Usage survives either way: a limit that is still there keeps its id.
 
 use super::{Restart, entities, ledger};
-use crate::governance::entity::{ProviderConfig, VirtualKey};
+use crate::governance::entity::VirtualKey;
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{LimitKey, Measure};
 use crate::state::new_virtual_key_value;
 use crate::store::StoreError;
 use crate::store::seal::Sealer;
-use crate::wire::limits;
-use crate::wire::virtual_key::VirtualKeyDraft;
+use crate::wire::change::{Change, Known};
+use crate::wire::faults::Faults;
+use crate::wire::virtual_key::{VirtualKeyRead, adopt, virtual_key};
 use rusqlite::Transaction;
 use std::sync::Arc;
 
@@ -30,22 +31,25 @@ pub struct ApplyReport {
 pub(super) fn apply(
     tx: &Transaction<'_>,
     sealer: &Sealer,
-    declared: impl IntoIterator<Item = (VirtualKeyDraft, String)>,
+    declared: impl IntoIterator<Item = (serde_json::Value, String)>,
     now: Timestamp,
 ) -> Result<ApplyReport, StoreError> {
     let mut report = ApplyReport::default();
     let mut stored: Vec<VirtualKey> = entities::load(tx)?.into_iter().map(|(_, key)| key).collect();
     let balances = ledger::balances(tx)?;
-    for (draft, hash) in declared {
-        let (id, value) = (draft.id.clone(), draft.value.clone());
+    for (body, hash) in declared {
+        let mut new_id = || uuid::Uuid::new_v4().to_string();
+        let mut change = Change { known: &Everything, new_id: &mut new_id, now, own_ids: true };
+        let read = virtual_key(&body, None, &mut change, &mut Faults::default());
+        let VirtualKeyRead { mut key, value } = read.expect("the file was checked");
+        let id = body["id"].as_str().map(str::to_owned);
         let by_id = id.as_deref().and_then(|id| stored.iter().position(|key| *key.id == *id));
-        let found = by_id.or_else(|| stored.iter().position(|key| key.name == draft.name));
+        let found = by_id.or_else(|| stored.iter().position(|old| old.name == key.name));
         let old = found.map(|index| stored.swap_remove(index));
         if old.as_ref().is_some_and(|old| old.config_hash == hash) {
             report.kept += 1;
             continue;
         }
-        let mut key = draft.into_entity(&mut || uuid::Uuid::new_v4().to_string(), now);
         key.config_hash = hash;
         match old {
             None => {
@@ -73,20 +77,26 @@ pub(super) fn apply(
     Ok(report)
 }
 
-/// Gives `new` the ids of what it replaces.
-fn adopt(new: &mut VirtualKey, old: &VirtualKey) {
-    new.id = Arc::clone(&old.id);
-    new.created_at = old.created_at;
-    limits::adopt(&mut new.limits, &old.limits);
-    for config in &mut new.provider_configs {
-        // An id in the file is of no use unless the key has it: rows are told apart by their provider.
-        let same = |row: &&ProviderConfig| row.provider == config.provider;
-        match old.provider_configs.iter().find(same) {
-            Some(row) => {
-                config.id = row.id;
-                limits::adopt(&mut config.limits, &row.limits);
-            }
-            None => config.id = 0,
-        }
+/// The file was checked when it was read.
+struct Everything;
+
+impl Known for Everything {
+    fn provider(&self, _: &str) -> bool {
+        true
+    }
+    fn provider_key(&self, _: &str, _: &str) -> bool {
+        true
+    }
+    fn provider_of_key(&self, _: &str) -> Option<String> {
+        None
+    }
+    fn customer(&self, _: &str) -> bool {
+        true
+    }
+    fn team(&self, _: &str) -> bool {
+        true
+    }
+    fn virtual_key(&self, _: &str) -> bool {
+        true
     }
 }
