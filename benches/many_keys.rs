@@ -199,7 +199,8 @@ fn virtual_key(number: usize) -> VirtualKey {
 /// The letters of a key's own: ids, names and durations.
 fn text_of(key: &VirtualKey) -> usize {
     let limits = |limits: &Limits| -> usize {
-        let budgets: usize = limits.budgets.iter().map(|budget| budget.id.len() + budget.window.span().text().len()).sum();
+        let budgets: usize =
+            limits.budgets.iter().map(|budget| budget.id.len() + budget.window.span().text().len()).sum();
         let rate = limits.rate_limit.as_ref().map_or(0, |rate| {
             let halves = [&rate.tokens, &rate.requests].into_iter().flatten();
             rate.id.len() + halves.map(|quota| quota.window.span().text().len()).sum::<usize>()

@@ -8,7 +8,7 @@ use crate::governance::judge::Tally;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Limit, View};
 use crate::store::{AuditLine, AuditQuery};
-use crate::wire::show;
+use crate::wire::show::{self, CustomerRelations, TeamRelations};
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
@@ -127,17 +127,19 @@ fn shown(view: &View, kind: &str, id: &str) -> Option<Value> {
     let nothing = |_: &Limit| (Tally::default(), Timestamp::default());
     let live: show::Live<'_> = &nothing;
     let object = match kind {
-        "customer" => show::customer(view.customer(id)?, &[], &[], live),
-        "team" => show::team(view.team(id)?, None, &[], live),
+        "customer" => show::customer(view.customer(id)?, CustomerRelations::default(), live),
+        "team" => show::team(view.team(id)?, TeamRelations::default(), live),
         "virtual_key" => show::virtual_key(&show::Shown {
             caller: view.caller_by_id(id)?,
             live,
             value: None,
+            team: None,
+            customer: None,
             provider: &|name| view.provider(name).map(|provider| &**provider),
         }),
         "model_config" => show::model_config(view.model_config(id)?, live),
-        "provider_governance" => show::provider_limits(view.provider_limits(id)?, live),
-        "routing_rule" => show::rule(view.rule(id)?),
+        "provider_governance" => show::provider_limits(id, Some(view.provider_limits(id)?), live),
+        "routing_rule" => show::rule(view.rule(id)?, None),
         "pricing_override" => show::price_override(view.pricing_override(id)?),
         "provider" => {
             let provider = view.provider(id)?;

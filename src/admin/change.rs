@@ -44,7 +44,10 @@ impl Terms {
     /// The conditions of a request that changes something.
     pub(super) fn read(actor: Actor, headers: &HeaderMap) -> Result<Terms, ApiError> {
         let if_match = headers.get(IF_MATCH).map(|value| {
-            value.to_str().map(str::to_owned).map_err(|_| ApiError::bad_request("Invalid If-Match header").about("if-match"))
+            value
+                .to_str()
+                .map(str::to_owned)
+                .map_err(|_| ApiError::bad_request("Invalid If-Match header").about("if-match"))
         });
         Ok(Terms { actor, if_match: if_match.transpose()?, replay: None })
     }
@@ -201,14 +204,7 @@ impl Admin {
         }
     }
 
-    fn record(
-        &self,
-        terms: &Terms,
-        before: &View,
-        after: &View,
-        edits: &[Edit],
-        replay: Option<NewReplay>,
-    ) -> Record {
+    fn record(&self, terms: &Terms, before: &View, after: &View, edits: &[Edit], replay: Option<NewReplay>) -> Record {
         let audit = audit::lines(before, after, edits);
         for line in &audit {
             tracing::info!(actor = &*terms.actor.0, object = line.object_type, id = line.object_id, "{}", line.action);
@@ -219,7 +215,11 @@ impl Admin {
 
 /// Starts from nothing what an update turned to the calendar, as documented. The new window begins now, later
 /// than the old one, so that a call still in flight is charged to the old one.
-pub(super) fn restarts<'a>(snapshot: &Snapshot, new: impl IntoIterator<Item = (&'a Limits, &'a Limits)>, now: Timestamp) -> Vec<Edit> {
+pub(super) fn restarts<'a>(
+    snapshot: &Snapshot,
+    new: impl IntoIterator<Item = (&'a Limits, &'a Limits)>,
+    now: Timestamp,
+) -> Vec<Edit> {
     let turned = new.into_iter().flat_map(|(new, old)| new.turned_to_calendar(old));
     let keys = turned.map(|budget| LimitKey { id: Arc::clone(&budget.id), measure: Measure::Money });
     keys.map(|key| Edit::Restart(Restart { at: snapshot.after_start(&key, now), key })).collect()
@@ -244,7 +244,8 @@ pub(super) fn etag(object: &Value) -> String {
 /// The tag of the object within an answer to a create or an update: the one member that is an object.
 fn created_tag(answer: &Value) -> Option<String> {
     let members = answer.as_object()?;
-    let object = if members.contains_key("message") { members.values().find(|member| member.is_object())? } else { answer };
+    let object =
+        if members.contains_key("message") { members.values().find(|member| member.is_object())? } else { answer };
     Some(etag(object))
 }
 

@@ -38,7 +38,6 @@ impl ApiError {
         self.param = Some(param.into());
         self
     }
-
 }
 
 impl IntoResponse for ApiError {
@@ -53,7 +52,10 @@ impl IntoResponse for ApiError {
         let json = [(CONTENT_TYPE, "application/json")];
         let mut response = (self.status, json, envelope.to_bytes()).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, "Bearer, Basic realm=\"tollgate\"".parse().expect("a plain word is a header value"));
+            response.headers_mut().insert(
+                WWW_AUTHENTICATE,
+                "Bearer, Basic realm=\"tollgate\"".parse().expect("a plain word is a header value"),
+            );
         }
         response
     }

@@ -25,6 +25,7 @@ struct Question {
     virtual_key: Option<String>,
     model: String,
     kind: RequestKind,
+    stream: bool,
     /// Names in lower case.
     headers: Vec<String>,
 }
@@ -50,10 +51,10 @@ fn read(body: &Object<'_>, faults: &mut Faults) -> Question {
     }
     let headers = body.object("headers", faults).value();
     let headers = headers.iter().flat_map(Object::names).map(str::to_ascii_lowercase).collect();
-    // Rules will look into it.
-    body.object("body", faults);
+    let sent = body.object("body", faults).value();
+    let stream = sent.and_then(|sent| sent.boolean("stream", faults).value()).unwrap_or(false);
     let virtual_key = body.text("virtual_key", faults).value().filter(|key| !key.is_empty()).map(str::to_owned);
-    Question { virtual_key, model, kind: kind.unwrap_or(RequestKind::ChatCompletion), headers }
+    Question { virtual_key, model, kind: kind.unwrap_or(RequestKind::ChatCompletion), stream, headers }
 }
 
 fn answer(admin: &Admin, question: &Question) -> Value {
@@ -76,7 +77,7 @@ fn answer(admin: &Admin, question: &Question) -> Value {
     if let Err(refusal) = identified(&lens, question, known.is_some(), caller) {
         return refused(&refusal, Vec::new(), &view.limits(caller, None, "", ""));
     }
-    let targets = match route::targets(view, caller, question.kind, &question.model) {
+    let targets = match route::targets(view, caller, (question.kind, question.stream), &question.model) {
         Ok(targets) => targets,
         Err(refusal) => return refused(&refusal, Vec::new(), &view.limits(caller, None, "", "")),
     };
@@ -91,7 +92,8 @@ fn answer(admin: &Admin, question: &Question) -> Value {
         _ => {
             let mut answer = whole(&lens, caller, candidates, &limits);
             answer["decision"] = "allow".into();
-            answer["reason"] = format!("'{}' of provider '{}' would serve it", at.upstream_model, at.provider.name).into();
+            answer["reason"] =
+                format!("'{}' of provider '{}' would serve it", at.upstream_model, at.provider.name).into();
             answer
         }
     }

@@ -7,7 +7,7 @@ use super::query::Query;
 use super::resource::{Body, Id, parse, read_with, received};
 use crate::governance::edit::{Edit, Restart};
 use crate::governance::entity::{Limits, ProviderLimits};
-use crate::governance::view::{Limit, LimitKey, Measure, View};
+use crate::governance::view::{Governed, Limit, LimitKey, Measure, View};
 use crate::wire::{provider_limits, show};
 use axum::Extension;
 use axum::Json;
@@ -30,9 +30,13 @@ pub(super) async fn budgets(State(admin): State<Admin>, uri: Uri) -> Result<Json
     Query::read(&uri)?.switch("from_memory")?;
     let shown = admin.blocking(|admin| {
         Ok(admin.each_owned(|lens, owned, all| {
-            all.extend(owned.declared.budgets.iter().map(|budget| {
-                owned.sign(show::budget(budget, owned.linked, &|limit| lens.live(limit)))
-            }));
+            all.extend(
+                owned
+                    .declared
+                    .budgets
+                    .iter()
+                    .map(|budget| owned.sign(show::budget(budget, owned.linked, &|limit| lens.live(limit)))),
+            );
         }))
     });
     let shown = shown.await?;
@@ -44,9 +48,13 @@ pub(super) async fn rate_limits(State(admin): State<Admin>, uri: Uri) -> Result<
     Query::read(&uri)?.switch("from_memory")?;
     let shown = admin.blocking(|admin| {
         Ok(admin.each_owned(|lens, owned, all| {
-            all.extend(owned.declared.rate_limit.iter().map(|limit| {
-                owned.sign(show::rate_limit(limit, owned.linked, &|limit| lens.live(limit)))
-            }));
+            all.extend(
+                owned
+                    .declared
+                    .rate_limit
+                    .iter()
+                    .map(|limit| owned.sign(show::rate_limit(limit, owned.linked, &|limit| lens.live(limit)))),
+            );
         }))
     });
     let shown = shown.await?;
@@ -92,7 +100,10 @@ pub(super) async fn provider_list(State(admin): State<Admin>) -> Result<Json<Val
     let snapshot = admin.state.snapshot();
     let lens = Lens::on(&admin, &snapshot);
     let all = lens.view.all_provider_limits();
-    let shown: Vec<Value> = all.map(|governed| show::provider_limits(governed, &|limit| lens.live(limit))).collect();
+    let one = |governed: &Arc<Governed<ProviderLimits>>| {
+        show::provider_limits(&governed.entity.provider, Some(governed), &|limit| lens.live(limit))
+    };
+    let shown: Vec<Value> = all.map(one).collect();
     Ok(Json(json!({ "count": shown.len(), "providers": shown })))
 }
 
@@ -123,7 +134,14 @@ pub(super) async fn provider_update(
                 match limits.is_empty() {
                     true if old.is_empty() => {}
                     true => edits.push(Edit::RemoveProviderLimits(provider)),
-                    false => edits.insert(0, Edit::ProviderLimits(Arc::new(ProviderLimits { provider, limits, config_hash: declared_hash(view, &name) }))),
+                    false => edits.insert(
+                        0,
+                        Edit::ProviderLimits(Arc::new(ProviderLimits {
+                            provider,
+                            limits,
+                            config_hash: declared_hash(view, &name),
+                        })),
+                    ),
                 }
                 Ok(edits)
             })?;
@@ -167,10 +185,8 @@ impl Admin {
     fn provider_limits(&self, name: &str) -> Value {
         let snapshot = self.state.snapshot();
         let lens = Lens::on(self, &snapshot);
-        match lens.view.provider_limits(name) {
-            Some(governed) => show::provider_limits(governed, &|limit| lens.live(limit)),
-            None => json!({ "provider": name, "budgets": [] }),
-        }
+        let governed = lens.view.provider_limits(name).map(|governed| &**governed);
+        show::provider_limits(name, governed, &|limit| lens.live(limit))
     }
 
     /// Lets `show` see the limits of every owner, the widest level first.

@@ -11,6 +11,7 @@ use crate::governance::time::Timestamp;
 use crate::governance::view::View;
 use crate::wire::change::Change;
 use crate::wire::faults::Faults;
+use crate::wire::show::{CustomerRelations, TeamRelations};
 use crate::wire::{owner, show};
 use serde_json::Value;
 use std::sync::Arc;
@@ -27,12 +28,7 @@ impl Resource for Customers {
         view.customer(id).map(|governed| &*governed.entity)
     }
 
-    fn read(
-        body: &Value,
-        base: Option<&Customer>,
-        change: &mut Change<'_>,
-        faults: &mut Faults,
-    ) -> Option<Customer> {
+    fn read(body: &Value, base: Option<&Customer>, change: &mut Change<'_>, faults: &mut Faults) -> Option<Customer> {
         owner::customer(body, base, change, faults)
     }
 
@@ -62,9 +58,11 @@ impl Resource for Customers {
 
     fn show(lens: &Lens<'_>, id: &str) -> Option<Value> {
         let customer = lens.view.customer(id)?;
-        let teams: Vec<_> = lens.view.teams_of(id).map(|team| &**team).collect();
-        let keys: Vec<_> = lens.view.keys_of_customer(id).map(|caller| &**caller).collect();
-        Some(show::customer(customer, &teams, &keys, &|limit| lens.live(limit)))
+        let relations = CustomerRelations {
+            teams: lens.view.teams_of(id).map(|team| &**team).collect(),
+            virtual_keys: lens.view.keys_of_customer(id).map(|caller| &**caller).collect(),
+        };
+        Some(show::customer(customer, relations, &|limit| lens.live(limit)))
     }
 }
 
@@ -113,8 +111,11 @@ impl Resource for Teams {
     fn show(lens: &Lens<'_>, id: &str) -> Option<Value> {
         let team = lens.view.team(id)?;
         let customer = team.entity.customer_id.as_ref().and_then(|id| lens.view.customer(id));
-        let keys: Vec<_> = lens.view.keys_of_team(id).map(|caller| &**caller).collect();
-        Some(show::team(team, customer.map(|customer| &**customer), &keys, &|limit| lens.live(limit)))
+        let relations = TeamRelations {
+            customer: customer.map(|customer| &**customer),
+            virtual_keys: lens.view.keys_of_team(id).map(|caller| &**caller).collect(),
+        };
+        Some(show::team(team, relations, &|limit| lens.live(limit)))
     }
 }
 

@@ -57,7 +57,9 @@ impl Resource for PricingOverrides {
             let message = format!("unknown scope_kind '{kind}'; it is one of: {}", OverrideScope::NAMES.join(", "));
             return Err(ApiError::bad_request(message).about("scope_kind"));
         }
-        let is = |name: &str, id: Option<&Arc<str>>| query.get(name).is_none_or(|wanted| id.is_some_and(|id| **id == *wanted));
+        let is = |name: &str, id: Option<&Arc<str>>| {
+            query.get(name).is_none_or(|wanted| id.is_some_and(|id| **id == *wanted))
+        };
         let found = lens.view.pricing_overrides().filter(|over| {
             kind.is_none_or(|kind| over.scope.name() == kind)
                 && is("virtual_key_id", over.scope.virtual_key())

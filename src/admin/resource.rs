@@ -153,9 +153,7 @@ pub(super) async fn create<R: Resource>(
         let object = R::show(lens, &id).ok_or_else(not_found::<R>)?;
         Ok(json!({ "message": format!("{} created successfully", R::TITLE), R::ONE: object }))
     };
-    admin
-        .blocking(move |admin| admin.create(&terms, R::CREATED, |snapshot| plan(admin, snapshot), answer))
-        .await
+    admin.blocking(move |admin| admin.create(&terms, R::CREATED, |snapshot| plan(admin, snapshot), answer)).await
 }
 
 pub(super) async fn show<R: Resource>(State(admin): State<Admin>, id: Id, uri: Uri) -> Result<Response, ApiError> {

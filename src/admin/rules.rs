@@ -5,6 +5,7 @@ use super::change::Lens;
 use super::error::ApiError;
 use super::query::Query;
 use super::resource::{Resource, Selection};
+use crate::governance::cel;
 use crate::governance::edit::Edit;
 use crate::governance::entity::{RoutingRule, RuleScope};
 use crate::governance::view::View;
@@ -42,7 +43,10 @@ impl Resource for RoutingRules {
         let conflict = |message: String, field| Err(ApiError::new(StatusCode::CONFLICT, message).about(field));
         let scope = rule.scope.name();
         if others().any(|other| other.name == rule.name) {
-            return conflict(format!("routing rule with name '{}' already exists for scope {scope}", rule.name), "name");
+            return conflict(
+                format!("routing rule with name '{}' already exists for scope {scope}", rule.name),
+                "name",
+            );
         }
         if others().any(|other| other.priority == rule.priority) {
             let message = format!("routing rule with priority {} already exists for scope {scope}", rule.priority);
@@ -83,6 +87,9 @@ impl Resource for RoutingRules {
     }
 
     fn show(lens: &Lens<'_>, id: &str) -> Option<Value> {
-        lens.view.rule(id).map(|rule| show::rule(rule))
+        let rule = lens.view.rule(id)?;
+        // One that was stored by another version may not be read by this one; then it is off, and says why.
+        let fault = (!rule.enabled).then(|| cel::check(&rule.expression).err()).flatten();
+        Some(show::rule(rule, fault.map(|fault| fault.to_string()).as_deref()))
     }
 }

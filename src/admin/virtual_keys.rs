@@ -90,12 +90,14 @@ impl Resource for VirtualKeys {
         }
         let page = query.page(export.then_some(EXPORT_MAX))?;
         let descending = query.descending()?;
-        let (search, owners) = (query.search(), Owners { team: query.get("team_id"), customer: query.get("customer_id") });
+        let (search, owners) =
+            (query.search(), Owners { team: query.get("team_id"), customer: query.get("customer_id") });
         let sort = query.get("sort_by").and_then(Sort::from_name);
         if search.is_empty() && owners.is_any() && sort.is_none() && !descending {
             return Ok(oldest_first(lens.view, page));
         }
-        let wanted = |key: &VirtualKey| owners.have(key) && (search.is_empty() || key.name.to_lowercase().contains(&search));
+        let wanted =
+            |key: &VirtualKey| owners.have(key) && (search.is_empty() || key.name.to_lowercase().contains(&search));
         let callers: Vec<&Caller> = lens.view.callers().map(|caller| &**caller).filter(|c| wanted(&c.key)).collect();
         Ok(sorted(callers, sort.unwrap_or(Sort::CreatedAt), descending, page, |caller| spent(lens, caller)))
     }
@@ -106,6 +108,8 @@ impl Resource for VirtualKeys {
             caller,
             live: &|limit| lens.live(limit),
             value: lens.values.get(id),
+            team: caller.team.as_deref(),
+            customer: caller.customer.as_deref(),
             provider: &|name| lens.view.provider(name).map(|provider| &**provider),
         }))
     }

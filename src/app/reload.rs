@@ -4,8 +4,8 @@
 
 use super::StartError;
 use crate::admin::audit;
-use crate::config::{self, Fault, Settings};
 use crate::admin::basic_digest;
+use crate::config::{self, Fault, Settings};
 use crate::governance::edit::Edit;
 use crate::governance::secret::Secret;
 use crate::governance::view::{LimitKey, View};
@@ -142,7 +142,8 @@ impl Reloader {
             Ok(settings) => settings,
             Err(faults) => return ReloadOutcome::Refused(faults.iter().map(Fault::to_string).collect()),
         };
-        let applied = self.store.balances().map_err(Unapplied::from).and_then(|opening| self.apply(&settings, &opening));
+        let applied =
+            self.store.balances().map_err(Unapplied::from).and_then(|opening| self.apply(&settings, &opening));
         match applied {
             Ok(report) => ReloadOutcome::Applied {
                 created: report.created,

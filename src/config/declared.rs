@@ -106,7 +106,8 @@ pub(super) fn read(root: &Object<'_>, reading: &mut Reading<'_>) -> Declared {
     };
     Declared {
         client: section("client"),
-        auth: section("auth_config").or_else(|| governance.object("auth_config", &mut Faults::default()).value().map(|o| whole(&o))),
+        auth: section("auth_config")
+            .or_else(|| governance.object("auth_config", &mut Faults::default()).value().map(|o| whole(&o))),
         providers: providers.collect(),
         provider_limits: provider_limits.into_iter().map(named).collect(),
         customers,

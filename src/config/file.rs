@@ -10,7 +10,6 @@ use crate::governance::pricing::{Catalog, Price, Prices, UnknownModel};
 use crate::governance::secret::Secret;
 use crate::governance::time::Span;
 use crate::governance::view::Policy;
-use crate::wire::env_text::Env;
 use crate::wire::faults::Faults;
 use crate::wire::read::{Given, Object};
 use crate::wire::strict::only_known;
@@ -267,7 +266,11 @@ fn read_store(root: &Object<'_>, reading: &mut Reading<'_>) -> Store {
 /// The section's names; what they say is read with everything else that is declared.
 fn read_client(root: &Object<'_>, reading: &mut Reading<'_>) {
     let Some(client) = section(root, "client", reading) else { return };
-    only_known(&client, &[CLIENT, STORED_CLIENT, FOREIGN_CLIENT, &["enforce_governance_header"]].concat(), reading.faults);
+    only_known(
+        &client,
+        &[CLIENT, STORED_CLIENT, FOREIGN_CLIENT, &["enforce_governance_header"]].concat(),
+        reading.faults,
+    );
     let foreign: Vec<&str> =
         [STORED_CLIENT, FOREIGN_CLIENT].concat().into_iter().filter(|name| client.has(name)).collect();
     if !foreign.is_empty() {
@@ -386,12 +389,7 @@ fn not_yet(object: &Object<'_>, name: &str, instead: &str, faults: &mut Faults) 
     }
 }
 
-fn choice<T: Clone>(
-    object: &Object<'_>,
-    name: &str,
-    choices: &[(&str, T)],
-    faults: &mut Faults,
-) -> Option<T> {
+fn choice<T: Clone>(object: &Object<'_>, name: &str, choices: &[(&str, T)], faults: &mut Faults) -> Option<T> {
     let text = object.text(name, faults).value()?;
     let chosen = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| value.clone());
     if chosen.is_none() {

@@ -184,7 +184,12 @@ fn a_misspelt_limit_is_no_limit_and_so_a_fault() {
 #[test]
 fn rules_that_could_never_work_are_named() {
     let faults = parse("governance:\n  routing_rules:\n    - { name: a, cel_expression: 'model ==' }\n").unwrap_err();
-    assert!(faults.iter().any(|fault| fault.contains(":3:18: governance.routing_rules[0].cel_expression: at line 1, column")), "{faults:?}");
+    assert!(
+        faults
+            .iter()
+            .any(|fault| fault.contains(":3:18: governance.routing_rules[0].cel_expression: at line 1, column")),
+        "{faults:?}"
+    );
 }
 
 #[test]
@@ -236,10 +241,7 @@ fn keys_remember_their_variables() {
         "providers:\n  openai: { keys: [{ name: a, value: env.OPENAI_API_KEY }], network_config: { extra_headers: { x-team: env.OPENAI_API_KEY } } }\n  ollama: { keys: [{ name: b, ollama_key_config: { url: { env_var: env.OPENAI_API_KEY } } }] }\n",
     );
     // A URL is checked whatever it comes from.
-    assert_eq!(
-        settings.unwrap_err(),
-        ["t.yaml:3:51: providers.ollama.keys[0].ollama_key_config.url: is no URL"]
-    );
+    assert_eq!(settings.unwrap_err(), ["t.yaml:3:51: providers.ollama.keys[0].ollama_key_config.url: is no URL"]);
     let settings = parse("providers:\n  openai: { keys: [{ name: a, value: env.OPENAI_API_KEY }], network_config: { extra_headers: { x-team: env.OPENAI_API_KEY } } }\n").unwrap();
     let view = view(&settings);
     let provider = view.provider("openai").unwrap();
@@ -309,8 +311,9 @@ fn secrets_are_never_shown() {
 
 #[test]
 fn an_entry_is_known_by_its_own_words() {
-    let hash =
-        |text: &str| parse(&format!("governance: {{ virtual_keys: [{text}] }}")).unwrap().declared.virtual_keys[0].hash.clone();
+    let hash = |text: &str| {
+        parse(&format!("governance: {{ virtual_keys: [{text}] }}")).unwrap().declared.virtual_keys[0].hash.clone()
+    };
     assert_eq!(hash("{ name: a, is_active: true }"), hash("{ is_active: true, name: a }"));
     assert_ne!(hash("{ name: a, is_active: true }"), hash("{ name: a, is_active: false }"));
 }

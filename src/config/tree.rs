@@ -153,7 +153,8 @@ fn keeps_its_variable(path: &str) -> bool {
     let ends = ["].value", "].value.value", "].value.env_var"];
     // Of the admin listener's user, the password.
     path.ends_with("auth_config.admin_password")
-        || path.starts_with("providers.") && (ends.iter().any(|end| path.ends_with(end)) || path.contains("_key_config."))
+        || path.starts_with("providers.")
+            && (ends.iter().any(|end| path.ends_with(end)) || path.contains("_key_config."))
 }
 
 impl<'de> Deserialize<'de> for Node {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::governance::entity::{
-    Budget, Customer, KeySet, Limits, ModelConfig, ModelSet, ProviderConfig, ProviderLimits, Quota, RateLimit, Team, VirtualKey,
+    Budget, Customer, KeySet, Limits, ModelConfig, ModelSet, ProviderConfig, ProviderLimits, Quota, RateLimit, Team,
+    VirtualKey,
 };
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
@@ -317,14 +318,26 @@ fn every_level_holds_and_the_order_of_checks_decides_what_is_told() {
         assert_eq!(house.state.outbox().open_holds(), 0);
     };
     check("provider", None, "budget_exceeded", true, "Provider-level budget exceeded: openai budget exceeded: ");
-    check("provider-model", None, "budget_exceeded", true, "Model-level budget exceeded: Model:m:Provider:openai budget");
+    check(
+        "provider-model",
+        None,
+        "budget_exceeded",
+        true,
+        "Model-level budget exceeded: Model:m:Provider:openai budget",
+    );
     check("model", None, "budget_exceeded", true, "Model-level budget exceeded: Model:m budget exceeded: ");
     check("customer", None, "budget_exceeded", false, "Budget exceeded: Customer budget exceeded: ");
     check("team", None, "budget_exceeded", false, "Budget exceeded: Team budget exceeded: ");
     check("vk", None, "budget_exceeded", false, "Budget exceeded: VK budget exceeded: ");
     check("config", None, "budget_exceeded", true, "Budget exceeded: Provider config budget exceeded: ");
     check("team", Some(1), "request_limited", false, "Rate limit check failed: rate limit violated for Team: ");
-    check("provider", Some(1), "request_limited", true, "Provider-level rate limit check failed: rate limit violated for openai: ");
+    check(
+        "provider",
+        Some(1),
+        "request_limited",
+        true,
+        "Provider-level rate limit check failed: rate limit violated for openai: ",
+    );
 }
 
 #[test]

@@ -85,8 +85,7 @@ impl Cors<'_> {
     fn takes(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
         let listed = self.headers.iter().any(|entry| entry == "*" || *entry == name);
-        !name.is_empty()
-            && (listed || USUAL.contains(&&*name) || USUAL_HEADS.iter().any(|head| name.starts_with(head)))
+        !name.is_empty() && (listed || USUAL.contains(&&*name) || USUAL_HEADS.iter().any(|head| name.starts_with(head)))
     }
 }
 

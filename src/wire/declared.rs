@@ -151,7 +151,11 @@ impl Work<'_, '_> {
     fn put(&mut self, what: &'static str, id: &str, name: &str, is_new: bool, edit: Edit) {
         self.seen.insert((what, id.into()));
         let line = format!("{what} {name}").trim_end().to_owned();
-        if is_new { self.report.created.push(line) } else { self.report.updated.push(line) }
+        if is_new {
+            self.report.created.push(line)
+        } else {
+            self.report.updated.push(line)
+        }
         self.view.apply(&edit, &mut self.slots);
         self.slots.commit();
         self.edits.push(edit);
@@ -252,7 +256,8 @@ impl Work<'_, '_> {
 
     fn provider_limits(&mut self, name: &str, declaration: &Declaration) {
         let old = self.view.provider_limits(name).cloned();
-        if self.is_kept("provider_governance", old.as_deref().map(|old| (name, &*old.entity.config_hash)), declaration) {
+        if self.is_kept("provider_governance", old.as_deref().map(|old| (name, &*old.entity.config_hash)), declaration)
+        {
             return;
         }
         if self.view.provider(name).is_none() && !self.around.trusting {
@@ -283,7 +288,8 @@ impl Work<'_, '_> {
         if self.is_kept("customer", old.as_deref().map(|old| (&*old.id, &*old.config_hash)), declaration) {
             return;
         }
-        let read = |body: &Value, change: &mut Change<'_>, faults: &mut Faults| owner::customer(body, None, change, faults);
+        let read =
+            |body: &Value, change: &mut Change<'_>, faults: &mut Faults| owner::customer(body, None, change, faults);
         let Some(mut customer) = self.read(declaration, read) else { return };
         customer.config_hash.clone_from(&declaration.hash);
         if let Some(old) = &old {

@@ -1,10 +1,10 @@
 //! Answers of the contract.
 
-pub mod provider;
 mod limits;
 mod model_config;
 mod owner;
 mod price_override;
+pub mod provider;
 mod provider_limits;
 mod rule;
 mod virtual_key;
@@ -12,11 +12,13 @@ mod virtual_key;
 use serde_json::{Value, json};
 
 pub use super::client::{show_basic_auth as basic_auth, show_client_config as client_config};
-pub use provider::{ModelQuery, expanded_key, models as provider_models, models_base, models_details, provider, provider_key};
 pub use limits::{Live, budget, dollars, owned_budget, owned_rate_limit, rate_limit};
 pub use model_config::model_config;
 pub use owner::{CustomerRelations, TeamRelations, customer, team};
 pub use price_override::price_override;
+pub use provider::{
+    ModelQuery, expanded_key, models as provider_models, models_base, models_details, provider, provider_key,
+};
 pub use provider_limits::provider_limits;
 pub use rule::rule;
 pub use virtual_key::{Shown, quota, virtual_key};

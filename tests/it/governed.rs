@@ -1,9 +1,7 @@
 //! What administrators change holds for the next call: every level of limits, and every object of the API.
 
 use crate::fake::answers::Good;
-use crate::house::{
-    ADMIN_TOKEN, House, Key, PROVIDER_KEY, Reply, chat, free_port, house, house_with, nanos, provider,
-};
+use crate::house::{ADMIN_TOKEN, House, Key, PROVIDER_KEY, Reply, chat, free_port, house, house_with, nanos, provider};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
@@ -103,7 +101,10 @@ fn providers_and_models_have_limits_of_their_own() {
         let requests = json!({"rate_limit": {"request_max_limit": 1, "request_reset_duration": "1h"}});
         let path = format!("{GOVERNANCE}/providers/openai");
         let told = put(house, &path, requests.clone()).await;
-        assert_eq!((&told["provider"]["provider"], &told["rate_limit"]), (&json!("openai"), &told["provider"]["rate_limit"]));
+        assert_eq!(
+            (&told["provider"]["provider"], &told["rate_limit"]),
+            (&json!("openai"), &told["provider"]["rate_limit"])
+        );
         assert_eq!(house.chat(&key, &chat()).await.status, 200);
         house.idle().await;
         let message = house.chat(&key, &chat()).await.refused(429, "request_limited");
@@ -209,9 +210,17 @@ fn everything_outlives_the_process() {
         put(house, "/api/config", json!({"client_config": {"required_headers": ["X-Tenant"]}})).await;
         let all = async |house: &House| {
             let mut all = Vec::new();
-            for path in ["virtual-keys", "teams", "customers", "budgets", "rate-limits", "routing-rules", "model-configs",
-                "providers", "pricing-overrides"]
-            {
+            for path in [
+                "virtual-keys",
+                "teams",
+                "customers",
+                "budgets",
+                "rate-limits",
+                "routing-rules",
+                "model-configs",
+                "providers",
+                "pricing-overrides",
+            ] {
                 all.push(show(house, path).await);
             }
             all.push(house.administer("GET", "/api/config", None).await.json());
@@ -288,24 +297,37 @@ fn pages_may_call_from_where_they_are_allowed() {
 #[test]
 fn a_user_and_a_password_open_the_admin_listener_beside_the_token() {
     let auth = json!({"is_enabled": true, "admin_username": "root", "admin_password": "correct horse"});
-    house_with(|config| config["auth_config"] = auth, async |house| {
-        let path = format!("{}{GOVERNANCE}/teams", house.admin);
-        let as_user = async |name: &str, password: &str| {
-            house.http.get(&path).basic_auth(name, Some(password)).send().await.unwrap().status().as_u16()
-        };
-        assert_eq!(as_user("root", "correct horse").await, 200);
-        assert_eq!(as_user("root", "wrong horse").await, 401);
-        assert_eq!(as_user("boot", "correct horse").await, 401);
-        assert_eq!(house.http.get(&path).bearer_auth(ADMIN_TOKEN).send().await.unwrap().status(), 200);
-        // As the reference's clients send it.
-        let pair = "cm9vdDpjb3JyZWN0IGhvcnNl";
-        assert_eq!(house.http.get(&path).bearer_auth(pair).send().await.unwrap().status(), 200);
-        let shown = house.administer("GET", "/api/config", None).await;
-        assert!(!shown.json().to_string().contains("correct horse"), "{shown:?}");
-        house.http.post(&path).basic_auth("root", Some("correct horse")).json(&json!({"name": "crew"})).send().await.unwrap();
-        let audit = show(house, "audit").await;
-        assert_eq!((&audit["entries"][0]["actor"], &audit["entries"][0]["action"]), (&json!("basic:root"), &json!("created")));
-    });
+    house_with(
+        |config| config["auth_config"] = auth,
+        async |house| {
+            let path = format!("{}{GOVERNANCE}/teams", house.admin);
+            let as_user = async |name: &str, password: &str| {
+                house.http.get(&path).basic_auth(name, Some(password)).send().await.unwrap().status().as_u16()
+            };
+            assert_eq!(as_user("root", "correct horse").await, 200);
+            assert_eq!(as_user("root", "wrong horse").await, 401);
+            assert_eq!(as_user("boot", "correct horse").await, 401);
+            assert_eq!(house.http.get(&path).bearer_auth(ADMIN_TOKEN).send().await.unwrap().status(), 200);
+            // As the reference's clients send it.
+            let pair = "cm9vdDpjb3JyZWN0IGhvcnNl";
+            assert_eq!(house.http.get(&path).bearer_auth(pair).send().await.unwrap().status(), 200);
+            let shown = house.administer("GET", "/api/config", None).await;
+            assert!(!shown.json().to_string().contains("correct horse"), "{shown:?}");
+            house
+                .http
+                .post(&path)
+                .basic_auth("root", Some("correct horse"))
+                .json(&json!({"name": "crew"}))
+                .send()
+                .await
+                .unwrap();
+            let audit = show(house, "audit").await;
+            assert_eq!(
+                (&audit["entries"][0]["actor"], &audit["entries"][0]["action"]),
+                (&json!("basic:root"), &json!("created"))
+            );
+        },
+    );
 }
 
 #[test]
@@ -314,7 +336,8 @@ fn a_file_of_the_reference_loads_as_it_stands() {
     let change = move |config: &mut Value| {
         let _ = port;
         config["$schema"] = json!("https://example.com/schema");
-        config["client"] = json!({"drop_excess_requests": false, "enable_logging": true, "enforce_governance_header": true});
+        config["client"] =
+            json!({"drop_excess_requests": false, "enable_logging": true, "enforce_governance_header": true});
         config["governance"] = json!({
             "budgets": [
                 {"id": "b-customer", "max_limit": 100, "reset_duration": "1M"},
@@ -347,31 +370,39 @@ fn a_file_of_the_reference_loads_as_it_stands() {
         let budgets = show(house, "budgets").await;
         let ids: Vec<&Value> = budgets["budgets"].as_array().unwrap().iter().map(|budget| &budget["id"]).collect();
         assert_eq!(ids, ["b-customer", "b-team"]);
-        assert_eq!(show(house, "routing-rules").await["rules"][0]["cel_expression"], "model == 'gpt-4o' && budget_used > 80");
+        assert_eq!(
+            show(house, "routing-rules").await["rules"][0]["cel_expression"],
+            "model == 'gpt-4o' && budget_used > 80"
+        );
     });
 }
 
 #[test]
 fn the_file_is_in_force_when_it_changes_and_the_api_in_between() {
-    let declared = json!({"customers": [{"id": "acme", "name": "Acme", "budget": {"max_limit": 5, "reset_duration": "1d"}}]});
+    let declared =
+        json!({"customers": [{"id": "acme", "name": "Acme", "budget": {"max_limit": 5, "reset_duration": "1d"}}]});
     let start = declared.clone();
-    house_with(move |config| config["governance"] = start, async |house| {
-        let path = format!("{GOVERNANCE}/customers/acme");
-        put(house, &path, json!({"name": "Acme & Co", "budget": {"max_limit": 7}})).await;
-        house.stop();
-        house.open();
-        let kept = show(house, "customers/acme").await["customer"].clone();
-        assert_eq!((&kept["name"], &kept["budget"]["max_limit"]), (&json!("Acme & Co"), &json!(7)));
-        house.stop();
-        house.config["governance"]["customers"][0]["budget"]["max_limit"] = json!(9);
-        house.config["providers"]["openai"] = provider(&house.fake.url(), &[("main", PROVIDER_KEY), ("more", "sk-more")]);
-        house.open();
-        let changed = show(house, "customers/acme").await["customer"].clone();
-        assert_eq!((&changed["name"], &changed["budget"]["max_limit"]), (&json!("Acme"), &json!(9)));
-        assert_eq!(changed["budget"]["id"], kept["budget"]["id"]);
-        let keys = house.administer("GET", "/api/providers/openai/keys", None).await.json();
-        assert_eq!(keys["total"], json!(2));
-    });
+    house_with(
+        move |config| config["governance"] = start,
+        async |house| {
+            let path = format!("{GOVERNANCE}/customers/acme");
+            put(house, &path, json!({"name": "Acme & Co", "budget": {"max_limit": 7}})).await;
+            house.stop();
+            house.open();
+            let kept = show(house, "customers/acme").await["customer"].clone();
+            assert_eq!((&kept["name"], &kept["budget"]["max_limit"]), (&json!("Acme & Co"), &json!(7)));
+            house.stop();
+            house.config["governance"]["customers"][0]["budget"]["max_limit"] = json!(9);
+            house.config["providers"]["openai"] =
+                provider(&house.fake.url(), &[("main", PROVIDER_KEY), ("more", "sk-more")]);
+            house.open();
+            let changed = show(house, "customers/acme").await["customer"].clone();
+            assert_eq!((&changed["name"], &changed["budget"]["max_limit"]), (&json!("Acme"), &json!(9)));
+            assert_eq!(changed["budget"]["id"], kept["budget"]["id"]);
+            let keys = house.administer("GET", "/api/providers/openai/keys", None).await.json();
+            assert_eq!(keys["total"], json!(2));
+        },
+    );
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::governance::edit;
-use crate::governance::entity::{Budget, KeySet, Limits, ModelSet, OverrideScope, ModelPattern, ProviderConfig, RuleScope};
+use crate::governance::entity::{
+    Budget, KeySet, Limits, ModelPattern, ModelSet, OverrideScope, ProviderConfig, RuleScope,
+};
 use crate::governance::money::Nanos;
 use crate::governance::time::{Span, Window};
 use proptest::collection::vec;

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::virtual_key::{insert_times, weight};
+use super::limits::{insert_hash, insert_times};
+use super::virtual_key::weight;
 pub use crate::wire::env_text::redact;
 
 /// A provider as administrators see it, without its keys.
@@ -161,12 +162,6 @@ fn stored_json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or(Value::Null)
 }
 
-fn insert_hash(object: &mut Map<String, Value>, hash: &str) {
-    if !hash.is_empty() {
-        object.insert("config_hash".into(), hash.into());
-    }
-}
-
 /// Which models are asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ModelQuery<'a> {
@@ -269,7 +264,8 @@ fn known<'a>(provider: &'a Provider, catalog: &'a Catalog, disabled_too: bool) -
     }
     let keys = provider.keys.iter().filter(|key| disabled_too || key.enabled);
     let names = keys.flat_map(|key| listed(&key.models).iter().chain(key.aliases.keys())).map(String::as_str);
-    let bare = |name: &'a str| name.strip_prefix(&*provider.name).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
+    let bare =
+        |name: &'a str| name.strip_prefix(&*provider.name).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
     names.chain(catalog.models(&provider.name)).map(bare).collect()
 }
 
