@@ -104,7 +104,8 @@ impl StoredLimits {
         }
         each(db, RATE_LIMITS, |row| {
             let limit = rate_limit(row, &mut windows)?;
-            stored.entry(row, "rate limit", &Arc::clone(&limit.id))?.rate_limit = Some(limit);
+            let owned = stored.entry(row, "rate limit", &limit.id)?;
+            owned.rate_limit = Some(limit);
             Ok(())
         })?;
         Ok(stored)

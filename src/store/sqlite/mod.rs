@@ -28,6 +28,7 @@ use crate::governance::time::Timestamp;
 use crate::governance::view::LimitKey;
 use crate::state::Balance;
 use crate::state::digest::KeyHasher;
+use rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use schema::Found;
 use std::collections::HashMap;
@@ -240,6 +241,12 @@ fn meta(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, StoreErr
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
+        if let rusqlite::Error::SqliteFailure(failure, _) = &error
+            && failure.extended_code == SQLITE_CONSTRAINT_FOREIGNKEY
+        {
+            let what = "the change names a customer, a team or a virtual key that is not there";
+            return StoreError::new(StoreErrorKind::NotFound, what).because(error);
+        }
         let kind = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreErrorKind::Busy,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Damaged,
