@@ -104,22 +104,22 @@ impl State {
     }
 
     /// Changes what is declared. `plan` says how, looking at the current view; `commit` makes it durable
-    /// and sees the view before and after. If both succeed, the next request sees the result; if not,
+    /// and sees what was before and will be after. If both succeed, the next request sees the result; if not,
     /// nothing has happened. Both may block on the store, so this is never called by a proxy worker.
     /// Limits that were not there before continue at their `opening` balance, if they have one.
-    pub fn change<T, E>(
+    pub fn change<T, U, E>(
         &self,
         opening: &HashMap<LimitKey, Balance>,
         plan: impl FnOnce(&Snapshot) -> Result<(Vec<Edit>, T), E>,
-        commit: impl FnOnce(&View, &View, &[Edit], T) -> Result<T, E>,
-    ) -> Result<T, E> {
+        commit: impl FnOnce(&Snapshot, &View, &[Edit], T) -> Result<U, E>,
+    ) -> Result<U, E> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.snapshot();
         let (mut edits, planned) = plan(&current)?;
         edits.iter_mut().for_each(|edit| self.number_configs(edit));
         let mut view = current.view.clone();
         edits.iter().for_each(|edit| view.apply(edit, &mut slots));
-        let outcome = commit(&current.view, &view, &edits, planned).inspect_err(|_| slots.roll_back())?;
+        let outcome = commit(&current, &view, &edits, planned).inspect_err(|_| slots.roll_back())?;
         let restarts = edits.iter().filter_map(|edit| match edit {
             Edit::Restart(restart) => Some(restart),
             _ => None,
@@ -222,6 +222,22 @@ impl Snapshot {
     pub fn tally(&self, limit: &Limit, now: Timestamp) -> (Tally, Timestamp) {
         let cell = self.meter(limit).cell(now);
         (cell.tally(), cell.start())
+    }
+
+    /// The same for a limit that may be of a later view: one that has no cell here stands at nothing.
+    pub fn standing(&self, limit: &Limit, now: Timestamp) -> (Tally, Timestamp) {
+        let cell = self.meters.get(limit.slot as usize).map(|meter| meter.cell(now));
+        match cell.filter(|cell| *cell.key() == limit.key) {
+            Some(cell) => (cell.tally(), cell.start()),
+            None => (Tally::default(), limit.window.start(now, now)),
+        }
+    }
+
+    /// An instant for a window of the limit that begins later than its current one, and not before `now`.
+    pub fn after_start(&self, key: &LimitKey, now: Timestamp) -> Timestamp {
+        let meters = self.meters.iter().map(|meter| meter.cell(now));
+        let start = meters.filter(|cell| cell.key() == key).map(|cell| cell.start()).max();
+        start.map_or(now, |start| now.max(start.plus(1)))
     }
 
     fn explain(&self, limit: &Limit, tally: Tally, start: Timestamp) -> Exceeded {

@@ -1,7 +1,13 @@
 //! One suite over a real file in a directory of its own.
 
-use super::writer::Writer;
+mod audit;
+mod changes;
+mod entities;
+mod ledger;
+mod upgrade;
+
 use super::*;
+use crate::governance::edit::Edit;
 use crate::governance::entity::{
     Budget, KeySet, Limits, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey, Weight,
 };
@@ -11,19 +17,15 @@ use crate::governance::secret::Secret;
 use crate::governance::time::{Span, Timestamp, Window};
 use crate::governance::usage::Usage;
 use crate::governance::view::{Digest, Measure};
-use crate::state::clock::{Clock, stopwatch};
+use crate::state::clock::Clock;
 use crate::state::hold::Spend;
 use crate::state::outbox::{CallTag, Ending};
 use crate::state::{Ask, State};
-use crate::telemetry::Metrics;
-use crate::wire::faults::Faults;
-use crate::wire::virtual_key::{Known, VirtualKeyDraft};
 use rusqlite::Connection;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 const KEY: &str = "an encryption key for tests";
 const NOW: i64 = 1_700_000_000_000;
@@ -71,9 +73,9 @@ fn rate(id: &str, tokens: Option<i64>, requests: Option<i64>) -> RateLimit {
     }
 }
 
-fn config(provider: &str, budgets: Vec<Budget>) -> ProviderConfig {
+fn config(id: i64, provider: &str, budgets: Vec<Budget>) -> ProviderConfig {
     ProviderConfig {
-        id: 0,
+        id,
         provider: provider.into(),
         weight: Some(Weight::ONE),
         allowed_models: ModelSet::All,
@@ -83,7 +85,9 @@ fn config(provider: &str, budgets: Vec<Budget>) -> ProviderConfig {
     }
 }
 
+/// A key with a number for its id; its provider config has ten times that.
 fn key(id: &str, name: &str) -> VirtualKey {
+    let config_id = id.parse::<i64>().unwrap() * 10;
     VirtualKey {
         id: id.into(),
         name: name.into(),
@@ -95,7 +99,7 @@ fn key(id: &str, name: &str) -> VirtualKey {
             budgets: vec![budget(&format!("{id}-b"), 1_000, "1h")],
             rate_limit: Some(rate(&format!("{id}-r"), Some(50_000), None)),
         },
-        provider_configs: vec![config("openai", vec![budget(&format!("{id}-c"), 700, "1d")])],
+        provider_configs: vec![config(config_id, "openai", vec![budget(&format!("{id}-c"), 700, "1d")])],
         mcp_configs: r#"[{"mcp_client_name":"x"}]"#.into(),
         config_hash: String::new(),
         created_at: at(NOW),
@@ -127,23 +131,68 @@ impl House {
         House { dir, store }
     }
 
+    fn apply(&self, edits: &[Edit]) -> Result<(), StoreError> {
+        self.store.apply(edits, &record())
+    }
+
+    /// A key without its value, as it is changed.
+    fn changed(&self, key: &VirtualKey) -> Edit {
+        let digest = self.store.hasher().digest(value(&key.name).expose().as_bytes());
+        Edit::VirtualKey { key: Arc::new(key.clone()), digest, value: None }
+    }
+
+    /// A key with the value that belongs to `name`.
+    fn valued(&self, key: &VirtualKey, name: &str) -> Edit {
+        let value = value(name);
+        let digest = self.store.hasher().digest(value.expose().as_bytes());
+        Edit::VirtualKey { key: Arc::new(key.clone()), digest, value: Some(value) }
+    }
+
     fn add(&self, id: &str, name: &str) -> VirtualKey {
-        let mut key = key(id, name);
-        self.store.insert_virtual_key(&mut key, &value(name)).unwrap();
+        let key = key(id, name);
+        self.apply(&[self.valued(&key, name)]).unwrap();
         key
+    }
+
+    /// The virtual keys, by id.
+    fn keys(&self) -> Vec<VirtualKey> {
+        let edits = self.store.load().unwrap().edits;
+        let keys = edits.into_iter().filter_map(|edit| match edit {
+            Edit::VirtualKey { key, .. } => Some(VirtualKey::clone(&key)),
+            _ => None,
+        });
+        let mut keys: Vec<VirtualKey> = keys.collect();
+        keys.sort_by(|a, b| a.id.cmp(&b.id));
+        keys
+    }
+
+    /// What is stored, as it is loaded, in an order of its own.
+    fn shown(&self) -> Vec<String> {
+        let loaded = self.store.load().unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        shown(&loaded.edits)
     }
 
     /// A state in which `key` spends.
     fn state(&self, key: &VirtualKey) -> Arc<State> {
         let (clock, _) = Clock::manual(at(NOW));
         let state = State::new(clock, self.store.hasher(), 10_000);
-        let digest = self.store.hasher().digest(value(&key.name).expose().as_bytes());
-        let insert = |declared: &mut crate::governance::view::Declared| {
-            declared.virtual_keys.insert(Arc::clone(&key.id), (digest, Arc::new(key.clone())));
-            Ok::<(), ()>(())
-        };
-        state.change(&self.store.balances().unwrap(), insert).unwrap();
+        let edits = vec![self.changed(key)];
+        let done: Result<(), ()> = state.change(&self.store.balances().unwrap(), |_| Ok((edits, ())), |_, _, _, ()| Ok(()));
+        done.unwrap();
         Arc::new(state)
+    }
+
+    /// What each table holds, but for what the database knows about itself.
+    fn rows(&self) -> Vec<(&'static str, i64)> {
+        TABLES.iter().map(|table| (*table, self.raw(&format!("SELECT count(*) FROM {table}")))).collect()
+    }
+
+    /// Whether a text stands somewhere in the database's files.
+    fn is_in_files(&self, text: &str) -> bool {
+        let files = std::fs::read_dir(self.path().parent().unwrap()).unwrap();
+        let mut files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+        files.any(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
     }
 
     fn raw(&self, sql: &str) -> i64 {
@@ -153,6 +202,42 @@ impl House {
 
 fn open(dir: &TempDir, key: &str) -> Result<Store, StoreError> {
     Store::open(&dir.path().join("data/t.db"), &Secret::new(key))
+}
+
+/// Every table that holds what is declared, or what was spent.
+const TABLES: [&str; 15] = [
+    "balances",
+    "budgets",
+    "customers",
+    "ledger",
+    "model_configs",
+    "pricing_overrides",
+    "provider_configs",
+    "provider_keys",
+    "provider_limits",
+    "providers",
+    "rate_limits",
+    "routing_rules",
+    "settings",
+    "teams",
+    "virtual_keys",
+];
+
+fn record() -> Record {
+    Record { actor: "token".into(), at: at(NOW), audit: Vec::new(), replay: None }
+}
+
+/// Edits as texts that say all but secrets, without the values of virtual keys.
+fn shown(edits: &[Edit]) -> Vec<String> {
+    let mut shown: Vec<String> = edits
+        .iter()
+        .map(|edit| match edit {
+            Edit::VirtualKey { key, digest, .. } => format!("VirtualKey({key:?}, {digest:?})"),
+            other => format!("{other:?}"),
+        })
+        .collect();
+    shown.sort();
+    shown
 }
 
 fn value(name: &str) -> Secret {

@@ -23,4 +23,5 @@ pub struct ProviderLimits {
     pub provider: Arc<str>,
     /// Never empty: limits that are taken away take this with them.
     pub limits: Limits,
+    pub config_hash: String,
 }

@@ -52,6 +52,12 @@ CREATE TABLE model_configs (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX model_configs_by_model ON model_configs (model_name, ifnull(provider, ''));
 
+-- Limits on all that goes to one provider, which need not be declared itself.
+CREATE TABLE provider_limits (
+    provider    TEXT PRIMARY KEY,
+    config_hash TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE routing_rules (
     id          TEXT PRIMARY KEY,
     name        TEXT NOT NULL,
@@ -136,7 +142,7 @@ CREATE TABLE replays (
 ) STRICT;
 CREATE INDEX replays_by_age ON replays (at);
 
--- Limits get further owners. A provider's are found by its name.
+-- Limits get further owners. Those of a provider belong to its name.
 CREATE TABLE new_budgets (
     id               TEXT PRIMARY KEY,
     owner_type       TEXT NOT NULL CHECK (owner_type IN
@@ -199,9 +205,12 @@ CREATE TRIGGER model_config_gone AFTER DELETE ON model_configs BEGIN
     DELETE FROM budgets WHERE owner_type = 'model_config' AND owner_id = OLD.id;
     DELETE FROM rate_limits WHERE owner_type = 'model_config' AND owner_id = OLD.id;
 END;
+CREATE TRIGGER provider_limits_gone AFTER DELETE ON provider_limits BEGIN
+    DELETE FROM budgets WHERE owner_type = 'provider' AND owner_id = OLD.provider;
+    DELETE FROM rate_limits WHERE owner_type = 'provider' AND owner_id = OLD.provider;
+END;
 CREATE TRIGGER provider_gone AFTER DELETE ON providers BEGIN
-    DELETE FROM budgets WHERE owner_type = 'provider' AND owner_id = OLD.name;
-    DELETE FROM rate_limits WHERE owner_type = 'provider' AND owner_id = OLD.name;
+    DELETE FROM provider_limits WHERE provider = OLD.name;
 END;
 CREATE TRIGGER budget_gone AFTER DELETE ON budgets BEGIN
     DELETE FROM balances WHERE limit_id = OLD.id AND measure = 'money';

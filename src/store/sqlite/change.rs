@@ -5,7 +5,9 @@
 
 use super::limits::{self, Owner, OwnerKind, Table};
 use super::row::find;
-use super::{audit, ledger, model_config, owner, price_override, provider, replay, rule, settings, virtual_key};
+use super::{
+    audit, ledger, model_config, owner, price_override, provider, provider_limits, replay, rule, settings, virtual_key,
+};
 use crate::governance::edit::Edit;
 use crate::governance::entity::Limits;
 use crate::governance::secret::Secret;
@@ -133,7 +135,7 @@ impl<'a> Change<'a> {
             Edit::Team(team) => owner::save_team(db, team),
             Edit::VirtualKey { key, .. } => virtual_key::save(db, sealer, key, self.values.get(&*key.id).copied()),
             Edit::ModelConfig(config) => model_config::save(db, config),
-            Edit::ProviderLimits(of) => limits::save(db, &Owner::new(OwnerKind::Provider, &of.provider), &of.limits),
+            Edit::ProviderLimits(limits) => provider_limits::save(db, limits),
             Edit::RoutingRule(rule) => rule::insert(db, rule),
             Edit::PricingOverride(over) => price_override::save(db, over),
             Edit::Provider(provider) => provider::save(db, sealer, provider),
@@ -160,7 +162,7 @@ fn remove(db: &Connection, edit: &Edit) -> Result<(), StoreError> {
         Edit::RemoveTeam(id) => owner::remove_team(db, id),
         Edit::RemoveVirtualKey(id) => virtual_key::remove(db, id),
         Edit::RemoveModelConfig(id) => model_config::remove(db, id),
-        Edit::RemoveProviderLimits(provider) => limits::remove(db, &Owner::new(OwnerKind::Provider, provider)),
+        Edit::RemoveProviderLimits(provider) => provider_limits::remove(db, provider),
         Edit::RemoveRoutingRule(id) => rule::remove(db, id),
         Edit::RemovePricingOverride(id) => price_override::remove(db, id),
         Edit::RemoveProvider(name) => provider::remove(db, name),

@@ -116,11 +116,6 @@ impl StoredLimits {
         self.of[owner.kind as usize].remove(&*owner.id).unwrap_or_default()
     }
 
-    /// The limits of all owners of one kind.
-    pub(super) fn take_all(&mut self, kind: OwnerKind) -> HashMap<String, Limits> {
-        std::mem::take(&mut self.of[kind as usize])
-    }
-
     /// Where the limit in `row`, whose second and third column name the owner, belongs.
     fn entry(&mut self, row: &Row<'_>, what: &str, id: &str) -> Result<&mut Limits, StoreError> {
         let kind = row.get_ref(1)?.as_str().ok().and_then(OwnerKind::from_name);
@@ -242,11 +237,6 @@ fn save_rate_limit(db: &Connection, owner: &Owner<'_>, limit: Option<&RateLimit>
         ],
     )?;
     Ok(())
-}
-
-/// Deletes the limits of an owner that has no row of its own.
-pub(super) fn remove(db: &Connection, owner: &Owner<'_>) -> Result<(), StoreError> {
-    save(db, owner, &Limits::default())
 }
 
 /// Whose limit of this id is in the table now.

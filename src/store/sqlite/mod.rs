@@ -12,6 +12,7 @@ mod model_config;
 mod owner;
 mod price_override;
 mod provider;
+mod provider_limits;
 pub(super) mod replay;
 mod row;
 mod rule;

@@ -1,3 +1,12 @@
+//! The ledger, its balances, and the thread that writes it.
+
+use super::super::writer::Writer;
+use super::*;
+use crate::governance::edit::Restart;
+use crate::state::clock::stopwatch;
+use crate::telemetry::Metrics;
+use std::time::Duration;
+
 fn until(what: &str, done: impl Fn() -> bool) {
     let start = stopwatch();
     while !done() {
@@ -36,7 +45,7 @@ fn an_absurd_charge_does_not_stop_the_ledger() {
     let mut one = key("1", "one");
     one.limits.budgets[0].max = Nanos::MAX;
     one.provider_configs.clear();
-    house.store.insert_virtual_key(&mut one, &value("one")).unwrap();
+    house.apply(&[house.valued(&one, "one")]).unwrap();
     let state = house.state(&one);
     spend(&state, &one, i64::MAX - 1);
     spend(&state, &one, 7);
@@ -72,15 +81,16 @@ fn the_latest_window_is_the_balance_and_old_ones_go() {
 #[test]
 fn a_restarted_limit_begins_with_nothing_and_stays_so() {
     let house = House::new();
-    let mut one = house.add("1", "one");
+    let one = house.add("1", "one");
     let state = house.state(&one);
     spend(&state, &one, 100);
     spend(&state, &one, 5);
     let late = state.outbox().take(9);
     house.store.ledger().unwrap().append(&late[..1]).unwrap();
     let restart = Restart { key: limit("1-b", Measure::Money), at: at(NOW + 1) };
-    house.store.update_virtual_key(&mut one, std::slice::from_ref(&restart)).unwrap();
-    state.restart(&restart.key, restart.at);
+    let edits = vec![house.changed(&one), Edit::Restart(restart.clone())];
+    let commit = |_: &_, _: &_, edits: &[Edit], ()| house.apply(edits);
+    state.change(&HashMap::new(), |_| Ok((edits, ())), commit).unwrap();
     house.store.ledger().unwrap().append(&late).unwrap();
     spend(&state, &one, 3);
     house.store.ledger().unwrap().append(&state.outbox().take(9)).unwrap();
@@ -99,7 +109,7 @@ fn spending_survives_a_restart_of_the_process() {
     let house = house.reopened();
     let state = house.state(&one);
     let snapshot = state.snapshot();
-    let caller = snapshot.view.callers().next().unwrap().1;
+    let caller = snapshot.view.callers().next().unwrap();
     let tallies = caller.limits.iter().map(|limit| snapshot.tally(limit, at(NOW)).0.spent);
     assert_eq!(tallies.collect::<Vec<_>>(), [600, 2]);
 }
