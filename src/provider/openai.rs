@@ -13,6 +13,7 @@ pub fn address(provider: &Provider, kind: RequestKind) -> (&str, &str) {
     }
 }
 
+/// Where a kind lives in OpenAI's API; of those that name a batch or a file, the collection.
 const fn path(kind: RequestKind) -> &'static str {
     match kind {
         RequestKind::ChatCompletion => "/v1/chat/completions",
@@ -20,6 +21,24 @@ const fn path(kind: RequestKind) -> &'static str {
         RequestKind::Responses => "/v1/responses",
         RequestKind::Embedding => "/v1/embeddings",
         RequestKind::ListModels => "/v1/models",
+        RequestKind::CountTokens => "/v1/responses/input_tokens",
+        RequestKind::Rerank => "/v1/rerank",
+        RequestKind::Speech => "/v1/audio/speech",
+        RequestKind::Transcription => "/v1/audio/transcriptions",
+        RequestKind::ImageGeneration => "/v1/images/generations",
+        RequestKind::ImageEdit => "/v1/images/edits",
+        RequestKind::ImageVariation => "/v1/images/variations",
+        RequestKind::VideoGeneration | RequestKind::VideoRemix => "/v1/videos",
+        RequestKind::BatchCreate
+        | RequestKind::BatchList
+        | RequestKind::BatchRetrieve
+        | RequestKind::BatchCancel
+        | RequestKind::BatchResults => "/v1/batches",
+        RequestKind::FileUpload
+        | RequestKind::FileList
+        | RequestKind::FileRetrieve
+        | RequestKind::FileDelete
+        | RequestKind::FileContent => "/v1/files",
     }
 }
 

@@ -19,7 +19,8 @@ pub fn unary_text(kind: RequestKind) -> &'static [&'static str] {
         RequestKind::ChatCompletion => &["content", "reasoning_content", "reasoning", "refusal", "arguments"],
         RequestKind::TextCompletion => &["text"],
         RequestKind::Responses => &["text", "refusal", "arguments"],
-        RequestKind::Embedding | RequestKind::ListModels => &[],
+        // The others generate no text, or are not made here.
+        _ => &[],
     }
 }
 

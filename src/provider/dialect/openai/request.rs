@@ -389,12 +389,12 @@ impl<'b> Draft<'b> {
             RequestKind::ChatCompletion => self.max_completion_tokens.or(self.max_tokens),
             RequestKind::TextCompletion => Some(self.max_tokens.unwrap_or(TEXT_COMPLETION_OUTPUT)),
             RequestKind::Responses => self.max_output_tokens,
-            RequestKind::Embedding | RequestKind::ListModels => None,
+            _ => None,
         };
         let choices = match self.kind {
             RequestKind::ChatCompletion => self.n,
             RequestKind::TextCompletion => self.n.saturating_mul(self.prompts),
-            RequestKind::Responses | RequestKind::Embedding | RequestKind::ListModels => 1,
+            _ => 1,
         };
         Ok(Call {
             kind: self.kind,
