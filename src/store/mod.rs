@@ -1,4 +1,4 @@
-//! Where entities and settled spending are kept. Blocking on purpose: administrators' handlers call
+//! Where what is declared and settled spending are kept. Blocking on purpose: administrators' handlers call
 //! it off their runtime, the writer has a thread of its own, and a proxy worker never comes here.
 //!
 //! Invariant: ledger entries and balances change in one transaction, by deltas, once for each entry.
@@ -6,6 +6,7 @@
 mod follow;
 pub mod key_file;
 mod lock;
+mod record;
 mod seal;
 mod sqlite;
 #[cfg(test)]
@@ -21,7 +22,8 @@ use std::fmt;
 
 pub use follow::Follow;
 pub use lock::DataLock;
-pub use sqlite::{ApplyReport, Store};
+pub use record::{AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay};
+pub use sqlite::Store;
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.
 pub trait Ledger: Send {
@@ -54,7 +56,7 @@ pub enum StoreErrorKind {
     WrongEncryptionKey,
     /// Another process kept it locked for longer than we wait.
     Busy,
-    /// Another virtual key has this name.
+    /// Another object of the kind has this name, or what else there may be one of.
     NameTaken,
     /// Another virtual key has this value.
     ValueTaken,
@@ -62,6 +64,8 @@ pub enum StoreErrorKind {
     IdTaken,
     /// There is no object of this id.
     NotFound,
+    /// A request of this idempotency key was done already.
+    ReplayTaken,
     Other,
 }
 
@@ -85,7 +89,8 @@ impl StoreError {
 
     /// Whether the request asked for something that the store's content forbids.
     pub fn is_conflict(&self) -> bool {
-        matches!(self.kind, StoreErrorKind::NameTaken | StoreErrorKind::ValueTaken | StoreErrorKind::IdTaken)
+        use StoreErrorKind::{IdTaken, NameTaken, ReplayTaken, ValueTaken};
+        matches!(self.kind, NameTaken | ValueTaken | IdTaken | ReplayTaken)
     }
 }
 

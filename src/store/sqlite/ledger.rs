@@ -1,6 +1,8 @@
 //! The ledger: entries appended once, and the balances they sum to.
 
-use super::{Restart, in_transaction};
+use super::in_transaction;
+use super::row::damaged;
+use crate::governance::edit::Restart;
 use crate::governance::time::Timestamp;
 use crate::governance::usage::{ServiceTier, Source, Usage};
 use crate::governance::view::{LimitKey, Measure};
@@ -127,7 +129,7 @@ pub(super) fn balances(db: &Connection) -> Result<HashMap<LimitKey, Balance>, St
     let mut latest = HashMap::new();
     while let Some(row) = rows.next()? {
         let measure: String = row.get(1)?;
-        let measure = Measure::from_name(&measure).ok_or_else(|| super::damaged("balance", &measure))?;
+        let measure = Measure::from_name(&measure).ok_or_else(|| damaged("balance", &measure))?;
         let balance = Balance { start: Timestamp::from_millis(row.get(2)?), spent: row.get(3)? };
         latest.insert(LimitKey { id: row.get(0)?, measure }, balance);
     }

@@ -3,19 +3,33 @@
 //!
 //! Every write is one immediate transaction; nothing is half done, whenever the process dies.
 
-mod entities;
+pub(super) mod audit;
+mod change;
 mod ledger;
-mod reconcile;
+mod limits;
+mod load;
+mod model_config;
+mod owner;
+mod price_override;
+mod provider;
+mod provider_limits;
+pub(super) mod replay;
+mod row;
+mod rule;
 mod schema;
+mod settings;
+mod virtual_key;
 
+use super::record::{AuditEntry, AuditQuery, Loaded, Record, Replay};
 use super::seal::{ROUNDS, SealError, Sealer, random};
 use super::{Ledger, StoreError, StoreErrorKind, key_file};
-use crate::governance::entity::VirtualKey;
+use crate::governance::edit::Edit;
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
-use crate::governance::view::{Digest, LimitKey};
+use crate::governance::view::LimitKey;
 use crate::state::Balance;
 use crate::state::digest::KeyHasher;
+use rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use schema::Found;
 use std::collections::HashMap;
@@ -25,10 +39,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use reconcile::ApplyReport;
-
 /// How long a write waits for another process before it is reported as busy.
 const BUSY_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
+
+/// More than there are different ones.
+const STATEMENTS_KEPT: usize = 128;
 
 /// The entities and their secrets. Shared; every call may block for as long as a disk takes.
 #[derive(Debug)]
@@ -36,13 +51,6 @@ pub struct Store {
     path: PathBuf,
     sealer: Sealer,
     connection: Mutex<Connection>,
-}
-
-/// A limit whose usage starts from nothing at an instant that nobody else's window begins at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restart {
-    pub key: LimitKey,
-    pub at: Timestamp,
 }
 
 impl Store {
@@ -98,44 +106,31 @@ impl Store {
         Ok(Box::new(ledger::SqliteLedger::new(connection)))
     }
 
-    /// Every virtual key with the digest of its value, oldest first.
-    pub fn virtual_keys(&self) -> Result<Vec<(Digest, VirtualKey)>, StoreError> {
-        self.read("read the virtual keys", entities::load)
+    /// Everything stored.
+    pub fn load(&self) -> Result<Loaded, StoreError> {
+        self.read("read what is declared", |connection| load::load(connection, &self.sealer))
+    }
+
+    /// Makes a change durable, with its record: all of it or nothing. Only what the edits come to must be
+    /// right; on the way there objects may exchange their names. Limits that keep their id keep what was
+    /// spent, unless a restart names them.
+    pub fn apply(&self, edits: &[Edit], record: &Record) -> Result<(), StoreError> {
+        self.write("write the change", |tx| change::apply(tx, &self.sealer, edits, record))
+    }
+
+    /// The answer that was kept for a request of this key, for a day.
+    pub fn replay(&self, key: &str, now: Timestamp) -> Result<Option<Replay>, StoreError> {
+        self.read("look for an answer that was kept", |connection| replay::find(connection, &self.sealer, key, now))
+    }
+
+    /// A page of the audit log, newest first, and how many lines the query selects.
+    pub fn audit(&self, query: &AuditQuery) -> Result<(Vec<AuditEntry>, usize), StoreError> {
+        self.read("read the audit log", |connection| audit::page(connection, query))
     }
 
     /// What was spent in the latest window of every limit.
     pub fn balances(&self) -> Result<HashMap<LimitKey, Balance>, StoreError> {
         self.read("read the balances", ledger::balances)
-    }
-
-    /// Adds a virtual key, gives its provider configs their ids, and returns the digest of its value.
-    pub fn insert_virtual_key(&self, key: &mut VirtualKey, value: &Secret) -> Result<Digest, StoreError> {
-        self.write("create the virtual key", |tx| entities::insert(tx, &self.sealer, key, value))
-    }
-
-    /// Replaces a virtual key by id, with all that belongs to it. Limits that keep their id keep what was
-    /// spent, unless `restarts` names them. Provider configs with the id 0 get one.
-    pub fn update_virtual_key(&self, key: &mut VirtualKey, restarts: &[Restart]) -> Result<(), StoreError> {
-        self.write("update the virtual key", |tx| {
-            entities::update(tx, key)?;
-            restarts.iter().try_for_each(|restart| ledger::restart(tx, restart))
-        })
-    }
-
-    /// Deletes a virtual key with all that belongs to it; its ledger entries stay. False if there is none.
-    pub fn delete_virtual_key(&self, id: &str) -> Result<bool, StoreError> {
-        self.write("delete the virtual key", |tx| entities::delete(tx, id))
-    }
-
-    /// Applies what the config file declares, each object with the hash of its text, in one transaction. An
-    /// object is applied when its hash is not the one it was last applied with; what the file does not name
-    /// is left alone. Limits that can be told to be the same keep what was spent.
-    pub fn apply_declared(
-        &self,
-        declared: impl IntoIterator<Item = (serde_json::Value, String)>,
-        now: Timestamp,
-    ) -> Result<ApplyReport, StoreError> {
-        self.write("apply the config file's virtual keys", |tx| reconcile::apply(tx, &self.sealer, declared, now))
     }
 
     /// The values of virtual keys, for answers to administrators. Unknown ids are left out.
@@ -145,7 +140,7 @@ impl Store {
     ) -> Result<HashMap<String, Secret>, StoreError> {
         self.read("read the values of virtual keys", |connection| {
             let values = ids.into_iter().filter_map(|id| {
-                entities::value(connection, &self.sealer, id).map(|value| Some((id.to_owned(), value?))).transpose()
+                virtual_key::value(connection, &self.sealer, id).map(|value| Some((id.to_owned(), value?))).transpose()
             });
             values.collect()
         })
@@ -200,6 +195,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(connection)
 }
 
@@ -244,13 +240,14 @@ fn meta(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>, StoreErr
     Ok(found.optional()?)
 }
 
-/// The row says something that this program never wrote.
-fn damaged(what: &str, id: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Damaged, format!("the database holds a damaged {what} ({id})"))
-}
-
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
+        if let rusqlite::Error::SqliteFailure(failure, _) = &error
+            && failure.extended_code == SQLITE_CONSTRAINT_FOREIGNKEY
+        {
+            let what = "the change names a customer, a team or a virtual key that is not there";
+            return StoreError::new(StoreErrorKind::NotFound, what).because(error);
+        }
         let kind = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreErrorKind::Busy,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Damaged,

@@ -1,0 +1,91 @@
+//! Values as they stand in columns.
+
+use crate::governance::time::{Span, Timestamp, Window};
+use crate::store::{StoreError, StoreErrorKind};
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, Row, RowIndex};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// The row says something that this program never wrote.
+pub(super) fn damaged(what: &str, id: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Damaged, format!("the database holds a damaged {what} ({id})"))
+}
+
+pub(super) fn instant(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Timestamp> {
+    row.get(column).map(Timestamp::from_millis)
+}
+
+/// A list of texts or numbers, or what consists of them.
+pub(super) fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).expect("lists and maps of texts and numbers are always JSON")
+}
+
+/// Runs a query and takes each row.
+pub(super) fn each(
+    db: &Connection,
+    sql: &str,
+    mut take: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = db.prepare(sql)?;
+    let mut rows = statement.query(())?;
+    while let Some(row) = rows.next()? {
+        take(row)?;
+    }
+    Ok(())
+}
+
+/// The first column of a single row that may be missing.
+pub(super) fn find<T: FromSql>(
+    db: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> Result<Option<T>, StoreError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+}
+
+pub(super) fn exists(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<bool, StoreError> {
+    Ok(db.prepare_cached(sql)?.exists(params)?)
+}
+
+pub(super) fn execute(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
+    Ok(db.prepare_cached(sql)?.execute(params)?)
+}
+
+/// Texts that many rows have in common, each kept once.
+#[derive(Debug, Default)]
+pub(super) struct Texts(HashSet<Arc<str>>);
+
+impl Texts {
+    pub(super) fn share(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(text) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = text.into();
+        self.0.insert(Arc::clone(&new));
+        new
+    }
+}
+
+/// Windows by their text, each read once: rolling ones, and those that follow the calendar.
+#[derive(Debug, Default)]
+pub(super) struct Windows {
+    rolling: HashMap<String, Window>,
+    aligned: HashMap<String, Window>,
+}
+
+impl Windows {
+    /// Absent if the text says no window.
+    pub(super) fn read(&mut self, text: &str, aligned: bool) -> Option<Window> {
+        let known = if aligned { &mut self.aligned } else { &mut self.rolling };
+        if let Some(window) = known.get(text) {
+            return Some(window.clone());
+        }
+        let span = Span::parse(text).ok()?;
+        let window = if aligned { Window::aligned(span).ok()? } else { Window::rolling(span) };
+        known.insert(text.to_owned(), window.clone());
+        Some(window)
+    }
+}
