@@ -6,8 +6,10 @@ use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
-use crate::governance::view::Declared;
-use crate::state::Ask;
+use crate::governance::edit::Edit;
+use crate::governance::view::View;
+use crate::state::{Ask, Snapshot};
+use crate::store::Record;
 use crate::state::clock::Clock;
 use crate::state::hold::{Hold, Spend};
 use crate::state::outbox::{CallTag, Ending};
@@ -88,13 +90,11 @@ impl House {
         let store = Store::open(&dir.path().join("t.db"), &Secret::new("an encryption key for tests")).unwrap();
         let (clock, hand) = Clock::manual(Timestamp::from_millis(NOW));
         let state = Arc::new(State::new(clock.clone(), store.hasher(), 1_000));
-        let declare = |declared: &mut Declared| {
-            for (name, key) in [("local", "main"), ("other", "spare")] {
-                declared.providers.insert(name.into(), Arc::new(provider(name, key)));
-            }
-            Ok::<(), ()>(())
-        };
-        state.change(&HashMap::new(), declare).unwrap();
+        let providers = [("local", "main"), ("other", "spare")].map(|(name, key)| Arc::new(provider(name, key)));
+        let edits: Vec<Edit> = providers.map(Edit::Provider).into();
+        let record = Record { actor: "test".into(), at: Timestamp::from_millis(NOW), audit: vec![], replay: None };
+        let commit = |_: &Snapshot, _: &View, edits: &[Edit], ()| store.apply(edits, &record);
+        state.change(&HashMap::new(), |_| Ok((edits, ())), commit).unwrap();
         let metrics = Metrics::new();
         let ledger = store.ledger().unwrap();
         let writer = Writer::start(Arc::clone(state.outbox()), ledger, metrics.clone(), clock, None).unwrap();
@@ -106,6 +106,7 @@ impl House {
             reload: Arc::default(),
             token: token.map(Secret::new),
             metrics_auth,
+            allowed_origins: vec![],
             show_virtual_keys,
         });
         House { _dir: dir, hand, router: router(admin.clone()), admin, writer: Some(writer) }

@@ -21,7 +21,6 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -229,7 +228,7 @@ fn sorted(
     let page = page.unwrap_or(Page { offset: 0, limit: total });
     let end = page.offset.saturating_add(page.limit);
     if end < total {
-        keyed.select_nth_unstable_by(end, by as fn(&_, &_) -> Ordering);
+        keyed.select_nth_unstable_by(end, by);
         keyed.truncate(end);
     }
     keyed.sort_by(by);

@@ -386,8 +386,10 @@ impl Work<'_, '_> {
             limits::adopt(&mut config.limits, &old.limits);
             self.restart(&config.limits, &old.limits);
         }
-        let mut others = self.view.model_configs().map(|governed| &governed.entity).filter(|o| o.id != config.id);
-        if others.any(|other| other.model_name == config.model_name && other.provider == config.provider) {
+        let taken = self.view.model_configs().map(|governed| &governed.entity).any(|other| {
+            other.id != config.id && other.model_name == config.model_name && other.provider == config.provider
+        });
+        if taken {
             return self.clash(declaration, "model_name", "another config is for this model and provider".to_owned());
         }
         let (id, name) = (Arc::clone(&config.id), config.model_name.to_string());

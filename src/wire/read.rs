@@ -87,6 +87,11 @@ impl<'a> Object<'a> {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
+    /// The object itself.
+    pub fn to_value(&self) -> Value {
+        Value::Object(self.members.clone())
+    }
+
     /// The names of all members.
     pub fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.members.keys().map(String::as_str)

@@ -41,7 +41,14 @@ fn governed<T>(entity: T, limits: impl Fn(&T) -> &Limits) -> Governed<T> {
 
 fn caller(key: VirtualKey) -> Caller {
     let configs = key.provider_configs.iter().map(|config| ConfigLimits { limits: linked(&config.limits) });
-    Caller { configs: configs.collect(), limits: linked(&key.limits), key: Arc::new(key) }
+    Caller {
+        configs: configs.collect(),
+        limits: linked(&key.limits).into(),
+        key: Arc::new(key),
+        digest: [0; 32],
+        team: None,
+        customer: None,
+    }
 }
 
 fn read<T>(
@@ -136,7 +143,7 @@ proptest! {
         let again = read(&shown, Some(&*caller.key), read_key);
         prop_assert_eq!(&again, &VirtualKey { updated_at: LATER, ..VirtualKey::clone(&caller.key) });
 
-        let limits = ProviderLimits { provider: "openai".into(), limits: again.limits };
+        let limits = ProviderLimits { provider: "openai".into(), limits: again.limits, config_hash: String::new() };
         let limits = governed(limits, |one| &one.limits);
         let shown = super::provider_limits("openai", Some(&limits), LIVE);
         let again = read(&shown, Some(&limits.entity.limits), |body, base, change, faults| {
