@@ -59,7 +59,8 @@ fn read_budgets(
     match (list, single) {
         (Some(list), single) => {
             let sent: Vec<Sent<'_>> = list.iter().filter_map(|budget| read_budget(budget, None, faults)).collect();
-            if let Some(single) = single {
+            // A list that is wrong in itself agrees with nothing.
+            if let Some(single) = single.filter(|_| sent.len() == list.len()) {
                 check_agreement(owner, &single, &sent, faults);
             }
             if list.len() > BUDGETS_MAX {

@@ -33,6 +33,7 @@ pub fn read(body: &Object<'_>, base: Option<&str>, faults: &mut Faults) -> Strin
         });
         if let (Some(id), None) = (id, old) {
             faults.add(entry.path("id"), format!("this virtual key has no MCP config {id}"));
+            continue;
         }
         let row = read_row(entry, name, old, faults);
         if row.client_name.is_some() && found.iter().any(|other| other.client_name == row.client_name) {
@@ -195,13 +196,7 @@ mod tests {
         check(json!([{"mcp_client_name": " "}]), &["mcp_configs[0].mcp_client_name: mcp_client_name is required"]);
         check(json!([{"mcp_client_name": 1}]), &["mcp_configs[0].mcp_client_name: must be a string, not a number"]);
         check(json!([{"mcp_client_id": []}]), &["mcp_configs[0].mcp_client_id: must be a string, not an array"]);
-        check(
-            json!([{"id": 9}]),
-            &[
-                "mcp_configs[0].id: this virtual key has no MCP config 9",
-                "mcp_configs[0].mcp_client_name: mcp_client_name is required",
-            ],
-        );
+        check(json!([{"id": 9}]), &["mcp_configs[0].id: this virtual key has no MCP config 9"]);
         check(
             json!([{"mcp_client_name": "a", "tools_to_execute": ["*", "x"]}, {"mcp_client_name": "a"}, {"id": 2}, {"id": 2, "mcp_client_name": "y"}]),
             &[

@@ -3,7 +3,7 @@
 
 use super::faults::Faults;
 use crate::governance::entity::Weight;
-use crate::governance::money::{Nanos, Rate};
+use crate::governance::money::{MoneyError, Nanos, Rate};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
@@ -12,6 +12,9 @@ pub const LIST_MAX: usize = 10_000;
 
 /// No name has a reason to be longer.
 pub const NAME_BYTES_MAX: usize = 255;
+
+/// So that a sum of weights fits wherever one of them does: a thousand millions.
+const WEIGHT_MAX: Weight = Weight::from_millionths(1_000_000_000_000_000);
 
 const DESCRIPTION_BYTES_MAX: usize = 4_096;
 
@@ -261,12 +264,14 @@ impl<'a> Object<'a> {
     }
 
     pub fn weight(&self, name: &str, faults: &mut Faults) -> Given<Weight> {
-        self.number(name, faults).map(|text| match Weight::parse(&text) {
-            Ok(weight) => Some(weight),
-            Err(error) => {
-                faults.add(self.path(name), format!("weight {error}"));
-                None
-            }
+        self.number(name, faults).map(|text| {
+            let fault = match Weight::parse(&text) {
+                Ok(weight) if weight <= WEIGHT_MAX => return Some(weight),
+                Ok(_) => MoneyError::TooLarge(text),
+                Err(error) => error,
+            };
+            faults.add(self.path(name), format!("weight {fault}"));
+            None
         })
     }
 

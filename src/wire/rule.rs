@@ -294,6 +294,7 @@ mod tests {
         check(&[json!(10)], Err("targets: target weights must sum to 1, got 10.0000"));
         check(&[json!(1.5), json!(-0.5)], Err("targets[1].weight: each target weight must be positive"));
         check(&[json!(1), json!(1e30)], Err("targets[1].weight: weight '1e+30' is too large"));
+        check(&[json!(1), json!(1e10)], Err("targets[1].weight: weight '10000000000.0' is too large"));
         check(&[json!("1")], Err("targets[0].weight: must be a number, not a string"));
     }
 

@@ -130,6 +130,7 @@ fn read_provider_configs(
         };
         if let (Some(id), None) = (id, row) {
             faults.add(body.path("id"), format!("this virtual key has no provider config {id}"));
+            continue;
         }
         let Some(config) = read_provider_config(body, row, change, faults) else { continue };
         if configs.iter().any(|other| other.provider == config.provider) {

@@ -129,6 +129,26 @@ fn the_longest_sources_end_no_process() {
     assert_eq!(check(&fill("", "!", "true")), Ok(()));
 }
 
+/// What passes is read and evaluated elsewhere, without a stack of its own.
+#[test]
+fn what_is_accepted_fits_an_ordinary_stack() {
+    let repeat = |head: &str, part: &str, count: usize, tail: &str| format!("{head}{}{tail}", part.repeat(count));
+    for source in [
+        repeat("", "(", DEPTH_MAX, &format!("true{}", ")".repeat(DEPTH_MAX))),
+        repeat("[", "[", DEPTH_MAX - 3, &format!("{}] == []", "]".repeat(DEPTH_MAX - 3))),
+        repeat("", "1 + ", DEPTH_MAX - 2, "1 > 0"),
+        repeat("body", ".b", DEPTH_MAX - 1, ""),
+        repeat("body", "[0]", DEPTH_MAX - 1, ""),
+        repeat("", "true ? true : ", DEPTH_MAX - 1, "true"),
+        repeat("", "!", SOURCE_BYTES_MAX - 4, "true"),
+        repeat("true", "||true", 682, ""),
+    ] {
+        assert_eq!(check(&source), Ok(()), "{source}");
+        let program = Program::compile(&source).unwrap();
+        let _ = program.execute(&cel_interpreter::Context::default());
+    }
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(source in "[a-z0-9 ()\\[\\].,'\"!&|=<>+?:{}-]{0,200}") {

@@ -201,6 +201,10 @@ fn every_fault_is_named_with_its_path() {
     ] {
         check(json!({"budget": single, "budgets": list}), &[disagreement]);
     }
+    check(
+        json!({"budget": {"max_limit": 1, "reset_duration": "1d"}, "budgets": [{"max_limit": 0, "reset_duration": "1d"}]}),
+        &["budgets[0].max_limit: budget max limit cannot be negative or zero: 0.00"],
+    );
     let many: Vec<Value> = (1..=17).map(|n| json!({"max_limit": 1, "reset_duration": format!("{n}h")})).collect();
     check(json!({"budgets": many}), &["budgets: has more than 16 entries"]);
     check(
