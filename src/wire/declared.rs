@@ -9,7 +9,7 @@ use super::provider::{ProviderChange, provider};
 use super::read::Object;
 use super::{client, limits, model_config, owner, price_override, provider_limits, rule, virtual_key};
 use crate::governance::edit::{Edit, Restart};
-use crate::governance::entity::{Limits, Provider, ProviderKey, ProviderLimits, VirtualKey};
+use crate::governance::entity::{Limits, Provider, ProviderKey, ProviderLimits};
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Digest, LimitKey, Measure, Slots, View};
@@ -338,7 +338,7 @@ impl Work<'_, '_> {
         let (mut key, mut value) = (read.key, read.value);
         key.config_hash.clone_from(&declaration.hash);
         if let Some(old) = &old {
-            adopt_key(&mut key, &old.key);
+            virtual_key::adopt(&mut key, &old.key);
             self.restart(&key.limits, &old.key.limits);
             for config in &key.provider_configs {
                 if let Some(was) = old.key.provider_configs.iter().find(|was| was.id == config.id) {
@@ -447,22 +447,6 @@ impl Work<'_, '_> {
         }
         let (id, name) = (Arc::clone(&over.id), over.name.clone());
         self.put("pricing_override", &id, &name, old.is_none(), Edit::PricingOverride(Arc::new(over)));
-    }
-}
-
-/// Gives `new` the ids of what it replaces.
-fn adopt_key(new: &mut VirtualKey, old: &VirtualKey) {
-    (new.id, new.created_at) = (Arc::clone(&old.id), old.created_at);
-    limits::adopt(&mut new.limits, &old.limits);
-    for config in &mut new.provider_configs {
-        // An id in the file is of no use unless the key has it: rows are told apart by their provider.
-        match old.provider_configs.iter().find(|row| row.provider == config.provider) {
-            Some(row) => {
-                config.id = row.id;
-                limits::adopt(&mut config.limits, &row.limits);
-            }
-            None => config.id = 0,
-        }
     }
 }
 
