@@ -15,15 +15,15 @@ use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
+use tollgate::governance::edit::Edit;
 use tollgate::governance::entity::{
-    Budget, KeySet, Limits, ModelSet, Network, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey,
+    Budget, KeySet, KeyValue, Limits, ModelSet, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey,
     Weight,
 };
 use tollgate::governance::money::{Nanos, Rate};
 use tollgate::governance::pricing::{Catalog, Price, Prices};
 use tollgate::governance::request::RequestKind;
 use tollgate::governance::route;
-use tollgate::governance::secret::Secret;
 use tollgate::governance::time::{Span, Timestamp, Window};
 use tollgate::governance::usage::{ServiceTier, Usage};
 use tollgate::governance::view::Caller;
@@ -174,33 +174,23 @@ fn credential_of(number: usize) -> String {
 }
 
 fn provider() -> Provider {
-    Provider {
-        name: "openai".into(),
-        keyless: false,
-        allowed_requests: None,
-        path_overrides: Default::default(),
-        network: Network {
-            base_url: "http://127.0.0.1:1".into(),
-            extra_headers: vec![],
-            request_timeout: Duration::from_secs(300),
-            stream_idle_timeout: Duration::from_secs(60),
-            max_retries: 0,
-            retry_backoff_initial: Duration::from_millis(500),
-            retry_backoff_max: Duration::from_secs(5),
-            insecure_skip_verify: false,
-            enforce_http2: false,
-        },
-        keys: vec![Arc::new(ProviderKey {
-            id: "main".into(),
-            name: "main".into(),
-            value: Secret::new("sk-real"),
-            weight: Weight::ONE,
-            models: ModelSet::All,
-            blacklisted_models: ModelSet::Only(vec![]),
-            aliases: Default::default(),
-            enabled: true,
-        })],
-    }
+    let at = Timestamp::default();
+    let key = ProviderKey {
+        id: "main".into(),
+        name: "main".into(),
+        value: KeyValue::text("sk-real"),
+        weight: Weight::ONE,
+        models: ModelSet::All,
+        blacklisted_models: ModelSet::Only(vec![]),
+        aliases: Default::default(),
+        enabled: true,
+        use_for_batch_api: false,
+        cloud: None,
+        config_hash: String::new(),
+        created_at: at,
+        updated_at: at,
+    };
+    Provider { keys: vec![Arc::new(key)], ..Provider::new("openai", at) }
 }
 
 fn list_price() -> Price {
@@ -216,19 +206,14 @@ fn list_price() -> Price {
 
 fn house(keys: usize, limits: usize, windows: Windows) -> State {
     let state = State::new(Clock::System, KeyHasher::new(&[7; 32]), 1 << 26);
-    let declare = state.change(&HashMap::new(), |declared| {
-        declared.providers.insert("openai".into(), Arc::new(provider()));
-        let mut catalog = Catalog::default();
-        catalog.insert("openai", MODEL, list_price());
-        declared.catalog = Arc::new(catalog);
-        for number in 0..keys {
-            let key = virtual_key(number, limits, windows);
-            let digest = state.hasher.digest(credential_of(number).as_bytes());
-            declared.virtual_keys.insert(Arc::clone(&key.id), (digest, Arc::new(key)));
-        }
-        Ok::<(), Infallible>(())
-    });
-    let Ok(()) = declare;
+    let mut catalog = Catalog::default();
+    catalog.insert("openai", MODEL, list_price());
+    let mut edits = vec![Edit::Provider(Arc::new(provider())), Edit::Catalog(Arc::new(catalog))];
+    edits.extend((0..keys).map(|number| {
+        let digest = state.hasher.digest(credential_of(number).as_bytes());
+        Edit::VirtualKey { key: Arc::new(virtual_key(number, limits, windows)), digest, value: None }
+    }));
+    let Ok(()) = state.change(&HashMap::new(), |_| Ok::<_, Infallible>((edits, ())), |_, _, _, ()| Ok(()));
     state
 }
 
@@ -269,7 +254,8 @@ fn route_call() {
     let caller = caller(&state, &snapshot, 0);
     for (name, text) in [("provider/model", "openai/gpt-4o"), ("a bare model", MODEL)] {
         group.line(name, || {
-            let targets = route::targets(&snapshot.view, Some(&caller), RequestKind::ChatCompletion, black_box(text));
+            let targets =
+                route::targets(&snapshot.view, Some(&caller), (RequestKind::ChatCompletion, false), black_box(text));
             black_box(targets.expect("the key allows it"));
         });
     }

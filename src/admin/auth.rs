@@ -1,19 +1,25 @@
-//! Who may use the API: the holder of the admin token.
+//! Who may use the API: the holder of the admin token, or of `auth_config`'s user and password.
 //!
 //! Without a token (loopback only) a browser is the one stranger who can get here, sent by some page; so then
 //! both host and origin must be this machine.
 
 use super::Admin;
+use super::change::Actor;
 use super::error::ApiError;
+use crate::governance::entity::BasicAuth;
 use crate::governance::secret::Secret;
 use crate::governance::view::Digest;
 use crate::state::digest::KeyHasher;
+use crate::wire::cors::{self, Cors, is_preflight};
 use crate::wire::credential::bearer;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, LOCATION, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use zeroize::Zeroizing;
 
 /// How administrators prove themselves: a keyed digest of the token, whose comparison tells nothing about the token.
 #[derive(Debug)]
@@ -27,23 +33,30 @@ impl Guard {
         token.map_or(Guard::None, |token| Guard::Token(hasher.digest(token.expose().as_bytes())))
     }
 
-    fn check(&self, hasher: &KeyHasher, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// Who asks, or why nobody may.
+    fn check(&self, hasher: &KeyHasher, basic: &BasicAuth, headers: &HeaderMap) -> Result<Actor, ApiError> {
+        let presented = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+        if let (Guard::Token(expected), Some(token)) = (self, presented.and_then(bearer))
+            && hasher.digest(token) == *expected
+        {
+            return Ok(Actor("token".into()));
+        }
+        let pair = presented.and_then(user_and_password);
+        if basic.enabled
+            && let (Some(expected), Some(pair)) = (&basic.digest, &pair)
+            && basic_digest(hasher, pair) == *expected
+        {
+            return Ok(Actor(format!("basic:{}", basic.username).into()));
+        }
+        let unauthorized = |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, message));
         match self {
-            Guard::Token(expected) => {
-                let presented = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-                match presented {
-                    Some(token) if hasher.digest(token) == *expected => Ok(()),
-                    Some(_) => Err(ApiError::new(StatusCode::UNAUTHORIZED, "The admin token is wrong")),
-                    None => {
-                        let message = "The admin API wants the header 'Authorization: Bearer <admin token>'";
-                        Err(ApiError::new(StatusCode::UNAUTHORIZED, message))
-                    }
-                }
-            }
+            Guard::Token(_) if presented.is_some() => unauthorized("The admin token, or user and password, is wrong"),
+            Guard::Token(_) => unauthorized("The admin API wants the header 'Authorization: Bearer <admin token>'"),
+            Guard::None if basic.enabled => unauthorized("The admin API wants user and password, as in auth_config"),
             Guard::None => {
                 let local = |name| headers.get(name).is_none_or(|value| is_this_machine(value.as_bytes()));
                 if local(HOST) && local(ORIGIN) {
-                    return Ok(());
+                    return Ok(Actor("local".into()));
                 }
                 let message = "Without an admin token the API serves requests from and to this machine only";
                 Err(ApiError::new(StatusCode::FORBIDDEN, message))
@@ -52,24 +65,53 @@ impl Guard {
     }
 }
 
-/// Before every handler: the path without its trailing slash, then the token, unless the page is open.
+/// `user:password` of a `Basic` credential, or of a `Bearer` one that is the same in Base64, as the
+/// reference's clients send it.
+fn user_and_password(value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let basic = value.split_at_checked("basic ".len()).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"basic "));
+    let text = basic.map(|(_, text)| text.trim_ascii()).or_else(|| bearer(value))?;
+    let pair = Zeroizing::new(BASE64.decode(text).ok()?);
+    pair.contains(&b':').then_some(pair)
+}
+
+/// What is kept of `user:password`. Never the digest of anything else.
+pub fn basic_digest(hasher: &KeyHasher, pair: &[u8]) -> Digest {
+    hasher.digest(&[b"basic\0", pair].concat())
+}
+
+/// Before every handler: the web page that calls, if one does; the path without its trailing slash; then who
+/// asks, unless the page is open.
 pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let cors = Cors { origins: &admin.allowed_origins, headers: &[], local: false };
+    let Some(origin) = cors.origin(request.headers()) else { return admit(&admin, request, next).await };
+    if is_preflight(request.method(), request.headers()) {
+        return (StatusCode::NO_CONTENT, cors.preflight(origin, request.headers())).into_response();
+    }
+    let mut response = admit(&admin, request, next).await;
+    cors::mark(response.headers_mut(), origin);
+    response
+}
+
+async fn admit(admin: &Admin, mut request: Request, next: Next) -> Response {
     if let Some(location) = without_trailing_slash(request.uri().path(), request.uri().query()) {
         return (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)]).into_response();
     }
-    if !is_open(&admin, request.uri().path())
-        && let Err(refused) = admin.0.guard.check(&admin.state.hasher, request.headers())
-    {
-        return refused.into_response();
+    if !is_open(admin, request.uri().path()) {
+        let snapshot = admin.state.snapshot();
+        match admin.0.guard.check(&admin.state.hasher, &snapshot.view.basic_auth, request.headers()) {
+            Ok(actor) => drop(request.extensions_mut().insert(actor)),
+            Err(refused) => return refused.into_response(),
+        }
     }
     next.run(request).await
 }
 
 fn is_open(admin: &Admin, path: &str) -> bool {
     match path {
-        "/" | "/healthz" | "/readyz" | super::QUOTA_PATH => true,
+        "/" | "/healthz" | "/readyz" | "/openapi.json" | super::QUOTA_PATH => true,
         "/metrics" => !admin.metrics_auth,
-        _ => false,
+        // What the readable page is made of.
+        _ => path.starts_with("/console/"),
     }
 }
 

@@ -29,13 +29,14 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, message)
     }
 
-    pub fn about(mut self, param: impl Into<String>) -> ApiError {
-        self.param = Some(param.into());
+    pub fn with_status(mut self, status: StatusCode) -> ApiError {
+        self.status = status;
         self
     }
 
-    pub fn virtual_key_not_found() -> ApiError {
-        ApiError::new(StatusCode::NOT_FOUND, "Virtual key not found")
+    pub fn about(mut self, param: impl Into<String>) -> ApiError {
+        self.param = Some(param.into());
+        self
     }
 }
 
@@ -51,7 +52,10 @@ impl IntoResponse for ApiError {
         let json = [(CONTENT_TYPE, "application/json")];
         let mut response = (self.status, json, envelope.to_bytes()).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, "Bearer".parse().expect("a plain word is a header value"));
+            response.headers_mut().insert(
+                WWW_AUTHENTICATE,
+                "Bearer, Basic realm=\"tollgate\"".parse().expect("a plain word is a header value"),
+            );
         }
         response
     }
@@ -64,6 +68,7 @@ const fn kind(status: StatusCode) -> &'static str {
         StatusCode::NOT_FOUND => "not_found",
         StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
         StatusCode::CONFLICT => "conflict",
+        StatusCode::PRECONDITION_FAILED => "precondition_failed",
         StatusCode::PAYLOAD_TOO_LARGE => "payload_too_large",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable",
         StatusCode::INTERNAL_SERVER_ERROR => "internal_error",

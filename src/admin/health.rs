@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// `GET /healthz`: the process answers.
@@ -28,7 +28,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
         "checks": {
             "store": { "ok": store },
             // The listener opens only after the first snapshot was published.
-            "snapshot": { "ok": true, "virtual_keys": admin.state.snapshot().view.callers().count() },
+            "snapshot": { "ok": true, "virtual_keys": admin.state.snapshot().view.callers().len() },
             "ledger": ledger,
             "config_reload": reload(admin.reload.failing()),
         },
@@ -50,9 +50,4 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
     admin.metrics.open_holds.set(outbox.open_holds());
     admin.metrics.ledger_unwritten.set(i64::try_from(outbox.unwritten()).unwrap_or(i64::MAX));
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.render()).into_response()
-}
-
-/// `GET /`: what there is to ask for.
-pub(super) async fn index() -> Html<&'static str> {
-    Html(include_str!("index.html"))
 }

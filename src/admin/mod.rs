@@ -3,9 +3,22 @@
 //! Handlers are thin. Whatever touches the store runs off the runtime; a change is made durable and published
 //! through `State::change`, so it holds for the next request and never for half of one.
 
+pub mod audit;
 mod auth;
+mod change;
+mod config;
+pub mod docs;
 mod error;
+mod explain;
 mod health;
+mod limits;
+mod model_configs;
+mod owners;
+mod price_overrides;
+mod providers;
+mod query;
+mod resource;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod virtual_keys;
@@ -16,12 +29,18 @@ use crate::store::Store;
 use crate::store::writer::Health;
 use crate::telemetry::{Metrics, ReloadStatus};
 use auth::Guard;
+pub use auth::basic_digest;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post, put};
 use error::ApiError;
+use model_configs::ModelConfigs;
+use owners::{Customers, Teams};
+use price_overrides::PricingOverrides;
+use resource::{collection, single};
+use rules::RoutingRules;
 use std::future::IntoFuture;
 use std::io;
 use std::net::TcpListener;
@@ -30,6 +49,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use virtual_keys::VirtualKeys;
 
 /// The self-service page of a virtual key's holder, open to whoever holds one.
 pub const QUOTA_PATH: &str = "/api/governance/virtual-keys/quota";
@@ -62,6 +82,8 @@ pub struct Parts {
     pub token: Option<Secret>,
     /// Whether `/metrics` wants the token, too.
     pub metrics_auth: bool,
+    /// Origins whose pages may call.
+    pub allowed_origins: Vec<String>,
     /// Whether every answer carries the value of a virtual key, as clients of the reference expect, or only
     /// the one that made it.
     pub show_virtual_keys: bool,
@@ -94,16 +116,9 @@ impl Admin {
 
 /// Every path of the listener.
 pub fn router(admin: Admin) -> Router {
-    let keys = get(virtual_keys::list).post(virtual_keys::create);
-    let key = get(virtual_keys::show).put(virtual_keys::update).delete(virtual_keys::delete);
-    Router::new()
-        .route("/", get(health::index))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/api/governance/virtual-keys", keys)
-        .route(QUOTA_PATH, get(virtual_keys::quota))
-        .route("/api/governance/virtual-keys/{vk_id}", key)
+    open_pages()
+        .merge(governance())
+        .merge(providers())
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "There is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not take this method")
@@ -111,6 +126,59 @@ pub fn router(admin: Admin) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(admin.clone(), auth::guard))
         .with_state(admin)
+}
+
+fn open_pages() -> Router<Admin> {
+    Router::new()
+        .route("/", get(docs::page))
+        .route("/openapi.json", get(docs::openapi))
+        .route("/console/page.js", get(docs::script))
+        .route("/console/page.css", get(docs::style))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route(QUOTA_PATH, get(virtual_keys::quota))
+}
+
+fn governance() -> Router<Admin> {
+    let overrides = single::<PricingOverrides>().patch(resource::update::<PricingOverrides>);
+    let provider_limits = put(limits::provider_update).delete(limits::provider_delete);
+    Router::new()
+        .route("/api/governance/virtual-keys", collection::<VirtualKeys>())
+        .route("/api/governance/virtual-keys/{vk_id}", single::<VirtualKeys>())
+        .route("/api/governance/virtual-keys/{vk_id}/rotate", post(virtual_keys::rotate))
+        .route("/api/governance/teams", collection::<Teams>())
+        .route("/api/governance/teams/{team_id}", single::<Teams>())
+        .route("/api/governance/customers", collection::<Customers>())
+        .route("/api/governance/customers/{customer_id}", single::<Customers>())
+        .route("/api/governance/budgets", get(limits::budgets))
+        .route("/api/governance/budgets/{id}/reset", post(limits::reset))
+        .route("/api/governance/rate-limits", get(limits::rate_limits))
+        .route("/api/governance/routing-rules", collection::<RoutingRules>())
+        .route("/api/governance/routing-rules/{rule_id}", single::<RoutingRules>())
+        .route("/api/governance/model-configs", collection::<ModelConfigs>())
+        .route("/api/governance/model-configs/{mc_id}", single::<ModelConfigs>())
+        .route("/api/governance/providers", get(limits::provider_list))
+        .route("/api/governance/providers/{provider_name}", provider_limits)
+        .route("/api/governance/pricing-overrides", collection::<PricingOverrides>())
+        .route("/api/governance/pricing-overrides/{id}", overrides)
+        .route("/api/governance/audit", get(audit::list))
+        .route("/api/governance/explain", post(explain::explain))
+        .route("/api/config", get(config::read).put(config::update))
+}
+
+fn providers() -> Router<Admin> {
+    let provider = get(providers::read).put(providers::update).delete(providers::delete);
+    let key = get(providers::key_read).put(providers::key_update).delete(providers::key_delete);
+    Router::new()
+        .route("/api/providers", get(providers::list).post(providers::create))
+        .route("/api/providers/{provider}", provider)
+        .route("/api/providers/{provider}/keys", get(providers::key_list).post(providers::key_create))
+        .route("/api/providers/{provider}/keys/{key_id}", key)
+        .route("/api/keys", get(providers::all_keys))
+        .route("/api/models", get(providers::models))
+        .route("/api/models/details", get(providers::models_details))
+        .route("/api/models/base", get(providers::models_base))
 }
 
 /// The listener at work.

@@ -1,72 +1,148 @@
 //! Virtual keys over REST.
 
 use super::Admin;
+use super::change::{Actor, Lens, Terms, tagged};
 use super::error::{ApiError, quota_unauthorized};
-use crate::governance::entity::{Budget, Provider, VirtualKey, is_built_in_provider};
+use super::query::{Page, Query};
+use super::resource::{Id, Resource, Selection, not_found};
+use crate::governance::edit::{self, Edit};
+use crate::governance::entity::{Limits, VirtualKey};
 use crate::governance::secret::Secret;
-use crate::governance::time::Timestamp;
-use crate::governance::view::{Caller, Declared, LimitKey, Measure};
-use crate::state::{Snapshot, new_virtual_key_value};
-use crate::store::Restart;
+use crate::governance::view::{Caller, View};
+use crate::state::new_virtual_key_value;
+use crate::wire::change::Change;
 use crate::wire::credential;
 use crate::wire::faults::Faults;
 use crate::wire::show::{self, Shown};
-use crate::wire::virtual_key::{Known, VirtualKeyDraft};
-use crate::wire::virtual_key_update::{Change, update as update_key};
+use crate::wire::virtual_key;
+use axum::Extension;
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-type Answer = Result<Json<Value>, ApiError>;
-type Body = Result<Bytes, BytesRejection>;
-type Id = Result<Path<String>, PathRejection>;
-
-const PAGE: usize = 25;
-const PAGE_MAX: usize = 100;
 const EXPORT_MAX: usize = 10_000;
 
-/// `POST /api/governance/virtual-keys`
-pub(super) async fn create(State(admin): State<Admin>, body: Body) -> Answer {
-    let body = parse(body)?;
-    let key = admin.blocking(move |admin| admin.create_key(&body)).await?;
-    Ok(Json(json!({ "message": "Virtual key created successfully", "virtual_key": key })))
+pub(super) struct VirtualKeys;
+
+impl Resource for VirtualKeys {
+    type Entity = VirtualKey;
+    const TITLE: &'static str = "Virtual key";
+    const ONE: &'static str = "virtual_key";
+    const MANY: &'static str = "virtual_keys";
+
+    fn find<'a>(view: &'a View, id: &str) -> Option<&'a VirtualKey> {
+        view.caller_by_id(id).map(|caller| &*caller.key)
+    }
+
+    fn read(
+        body: &Value,
+        base: Option<&VirtualKey>,
+        change: &mut Change<'_>,
+        faults: &mut Faults,
+    ) -> Option<VirtualKey> {
+        // A value of one's own is the config file's to bring.
+        virtual_key::virtual_key(body, base, change, faults).map(|read| read.key)
+    }
+
+    fn id(key: &VirtualKey) -> &Arc<str> {
+        &key.id
+    }
+
+    fn put(admin: &Admin, view: &View, key: VirtualKey) -> Result<Vec<Edit>, ApiError> {
+        let (digest, value) = match view.caller_by_id(&key.id) {
+            Some(old) => (old.digest, None),
+            None => {
+                let value = Secret::new(new_virtual_key_value());
+                (admin.state.hasher.digest(value.expose().as_bytes()), Some(value))
+            }
+        };
+        Ok(vec![Edit::VirtualKey { key: Arc::new(key), digest, value }])
+    }
+
+    fn remove(view: &View, key: &VirtualKey) -> Vec<Edit> {
+        edit::remove_virtual_key(view, &key.id)
+    }
+
+    fn limits<'a>(new: &'a VirtualKey, old: &'a VirtualKey) -> Vec<(&'a Limits, &'a Limits)> {
+        let configs = new.provider_configs.iter().filter_map(|config| {
+            let same = old.provider_configs.iter().find(|was| was.id == config.id)?;
+            Some((&config.limits, &same.limits))
+        });
+        configs.chain([(&new.limits, &old.limits)]).collect()
+    }
+
+    fn values(admin: &Admin, ids: &[Arc<str>]) -> Result<HashMap<String, Secret>, ApiError> {
+        if !admin.show_virtual_keys {
+            return Ok(HashMap::new());
+        }
+        Ok(admin.store.virtual_key_values(ids.iter().map(|id| &**id))?)
+    }
+
+    fn select(lens: &Lens<'_>, query: &Query) -> Result<Selection, ApiError> {
+        let export = query.switch("export")?;
+        if query.switch("from_memory")? {
+            return Ok(Selection::of(lens.view.callers().map(|caller| Arc::clone(&caller.key.id)).collect(), None));
+        }
+        let page = query.page(export.then_some(EXPORT_MAX))?;
+        let descending = query.descending()?;
+        let (search, owners) =
+            (query.search(), Owners { team: query.get("team_id"), customer: query.get("customer_id") });
+        let sort = query.get("sort_by").and_then(Sort::from_name);
+        if search.is_empty() && owners.is_any() && sort.is_none() && !descending {
+            return Ok(oldest_first(lens.view, page));
+        }
+        let wanted =
+            |key: &VirtualKey| owners.have(key) && (search.is_empty() || key.name.to_lowercase().contains(&search));
+        let callers: Vec<&Caller> = lens.view.callers().map(|caller| &**caller).filter(|c| wanted(&c.key)).collect();
+        Ok(sorted(callers, sort.unwrap_or(Sort::CreatedAt), descending, page, |caller| spent(lens, caller)))
+    }
+
+    fn show(lens: &Lens<'_>, id: &str) -> Option<Value> {
+        let caller = lens.view.caller_by_id(id)?;
+        Some(show::virtual_key(&Shown {
+            caller,
+            live: &|limit| lens.live(limit),
+            value: lens.values.get(id),
+            team: caller.team.as_deref(),
+            customer: caller.customer.as_deref(),
+            provider: &|name| lens.view.provider(name).map(|provider| &**provider),
+        }))
+    }
 }
 
-/// `GET /api/governance/virtual-keys/{vk_id}`
-pub(super) async fn show(State(admin): State<Admin>, id: Id, uri: Uri) -> Answer {
-    let id = known_id(id)?;
-    boolean(&query(&uri)?, "from_memory")?;
-    let key = admin.blocking(move |admin| admin.show_key(&id)).await?;
-    Ok(Json(json!({ "virtual_key": key })))
-}
-
-/// `PUT /api/governance/virtual-keys/{vk_id}`
-pub(super) async fn update(State(admin): State<Admin>, id: Id, body: Body) -> Answer {
-    let id = known_id(id)?;
-    // Whether the key exists comes before what is wrong with the body.
-    find(&admin.state.snapshot(), &id)?;
-    let body = parse(body)?;
-    let key = admin.blocking(move |admin| admin.update_key(&id, &body)).await?;
-    Ok(Json(json!({ "message": "Virtual key updated successfully", "virtual_key": key })))
-}
-
-/// `DELETE /api/governance/virtual-keys/{vk_id}`
-pub(super) async fn delete(State(admin): State<Admin>, id: Id) -> Answer {
-    let id = known_id(id)?;
-    admin.blocking(move |admin| admin.delete_key(&id)).await?;
-    Ok(Json(json!({ "message": "Virtual key deleted successfully" })))
-}
-
-/// `GET /api/governance/virtual-keys`
-pub(super) async fn list(State(admin): State<Admin>, uri: Uri) -> Answer {
-    let listing = Listing::read(&query(&uri)?)?;
-    admin.blocking(move |admin| admin.list_keys(&listing)).await.map(Json)
+/// `POST /api/governance/virtual-keys/{vk_id}/rotate`: another value for the same key. The old one is not
+/// known any more from the next request on.
+pub(super) async fn rotate(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    headers: HeaderMap,
+    id: Id,
+) -> Result<Response, ApiError> {
+    let Path(id) = id.map_err(|_| not_found::<VirtualKeys>())?;
+    let terms = Terms::read(actor, &headers)?;
+    let value = Secret::new(new_virtual_key_value());
+    let key = admin
+        .blocking(move |admin| {
+            admin.change(&terms, |snapshot| {
+                let lens = Lens::on(admin, snapshot);
+                terms.allow(&VirtualKeys::show(&lens, &id).ok_or_else(not_found::<VirtualKeys>)?)?;
+                let caller = snapshot.view.caller_by_id(&id).ok_or_else(not_found::<VirtualKeys>)?;
+                let key = VirtualKey { updated_at: admin.state.clock.now(), ..VirtualKey::clone(&caller.key) };
+                let digest = admin.state.hasher.digest(value.expose().as_bytes());
+                Ok(vec![Edit::VirtualKey { key: Arc::new(key), digest, value: Some(value.clone()) }])
+            })?;
+            let snapshot = admin.state.snapshot();
+            let mut lens = Lens::on(admin, &snapshot);
+            lens.values = HashMap::from([(id.clone(), value)]);
+            VirtualKeys::show(&lens, &id).ok_or_else(not_found::<VirtualKeys>)
+        })
+        .await?;
+    Ok(tagged(json!({ "message": "Virtual key rotated successfully", "virtual_key": key })))
 }
 
 /// `GET /api/governance/virtual-keys/quota`: for the holder of a key, who needs no admin token.
@@ -83,261 +159,87 @@ pub(super) async fn quota(State(admin): State<Admin>, headers: HeaderMap) -> Res
     }
 }
 
-impl Admin {
-    fn create_key(&self, body: &Value) -> Result<Value, ApiError> {
-        let now = self.state.clock.now();
-        let value = Secret::new(new_virtual_key_value());
-        let id = self.state.change(&HashMap::new(), |declared| {
-            let mut faults = Faults::default();
-            let draft = with_known(declared, |known| VirtualKeyDraft::read(body, known, &mut faults));
-            let mut draft = draft.filter(|_| faults.is_empty()).ok_or(faults)?;
-            forget_ids(&mut draft);
-            let mut key = draft.into_entity(&mut new_id, now);
-            let digest = self.store.insert_virtual_key(&mut key, &value)?;
-            let id = Arc::clone(&key.id);
-            declared.virtual_keys.insert(Arc::clone(&id), (digest, Arc::new(key)));
-            Ok::<_, ApiError>(id)
-        })?;
-        tracing::info!(virtual_key = %id, "virtual key created");
-        let snapshot = self.state.snapshot();
-        Ok(self.shown(&snapshot, find(&snapshot, &id)?, Some(&value)))
+/// Whose keys a list is about. Both given: either one's.
+struct Owners<'a> {
+    team: Option<&'a str>,
+    customer: Option<&'a str>,
+}
+
+impl Owners<'_> {
+    fn is_any(&self) -> bool {
+        self.team.is_none() && self.customer.is_none()
     }
 
-    fn update_key(&self, id: &str, body: &Value) -> Result<Value, ApiError> {
-        let now = self.state.clock.now();
-        let restarts = self.state.change(&HashMap::new(), |declared| {
-            let (digest, old) = declared.virtual_keys.get(id).cloned().ok_or_else(ApiError::virtual_key_not_found)?;
-            let mut faults = Faults::default();
-            let key = with_known(declared, |known| {
-                update_key(body, &old, &mut Change { known, new_id: &mut new_id, now }, &mut faults)
-            });
-            let mut key = key.filter(|_| faults.is_empty()).ok_or(faults)?;
-            let restarts = restarts(&self.state.snapshot(), &old, &key, now);
-            self.store.update_virtual_key(&mut key, &restarts)?;
-            declared.virtual_keys.insert(Arc::clone(&key.id), (digest, Arc::new(key)));
-            Ok::<_, ApiError>(restarts)
-        })?;
-        restarts.iter().for_each(|restart| self.state.restart(&restart.key, restart.at));
-        tracing::info!(virtual_key = id, "virtual key updated");
-        self.show_key(id)
-    }
-
-    fn delete_key(&self, id: &str) -> Result<(), ApiError> {
-        self.state.change(&HashMap::new(), |declared| {
-            declared.virtual_keys.remove(id).ok_or_else(ApiError::virtual_key_not_found)?;
-            self.store.delete_virtual_key(id)?;
-            Ok::<_, ApiError>(())
-        })?;
-        tracing::info!(virtual_key = id, "virtual key deleted");
-        Ok(())
-    }
-
-    fn show_key(&self, id: &str) -> Result<Value, ApiError> {
-        let snapshot = self.state.snapshot();
-        let caller = find(&snapshot, id)?;
-        let value = self.values([id])?.remove(id);
-        Ok(self.shown(&snapshot, caller, value.as_ref()))
-    }
-
-    fn list_keys(&self, listing: &Listing) -> Result<Value, ApiError> {
-        let (snapshot, now) = (self.state.snapshot(), self.state.clock.now());
-        let mut callers: Vec<&Caller> = snapshot.view.callers().map(|(_, caller)| &**caller).collect();
-        callers.retain(|caller| listing.matches(&caller.key));
-        listing.sort(&mut callers, |caller| spent(&snapshot, caller, now));
-        let total = callers.len();
-        let (offset, limit) = listing.page.unwrap_or((0, total));
-        let page: Vec<&Caller> = callers.into_iter().skip(offset).take(limit).collect();
-        let values = self.values(page.iter().map(|caller| &*caller.key.id))?;
-        let keys: Vec<Value> =
-            page.iter().map(|caller| self.shown(&snapshot, caller, values.get(&*caller.key.id))).collect();
-        let count = keys.len();
-        Ok(match listing.from_memory {
-            true => json!({ "virtual_keys": keys, "count": count }),
-            false => json!({
-                "virtual_keys": keys, "count": count, "total_count": total, "limit": limit, "offset": offset,
-            }),
-        })
-    }
-
-    /// The values that answers may show beyond the one that made them.
-    fn values<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> Result<HashMap<String, Secret>, ApiError> {
-        if !self.show_virtual_keys {
-            return Ok(HashMap::new());
-        }
-        Ok(self.store.virtual_key_values(ids)?)
-    }
-
-    fn shown(&self, snapshot: &Snapshot, caller: &Caller, value: Option<&Secret>) -> Value {
-        let now = self.state.clock.now();
-        show::virtual_key(&Shown {
-            caller,
-            live: &|limit| snapshot.tally(limit, now),
-            value,
-            provider: &|name| snapshot.view.provider(name).map(|provider| &**provider),
-        })
+    fn have(&self, key: &VirtualKey) -> bool {
+        let is = |wanted: Option<&str>, id: &Option<Arc<str>>| wanted.is_some() && wanted == id.as_deref();
+        self.is_any() || is(self.team, &key.team_id) || is(self.customer, &key.customer_id)
     }
 }
 
-/// What a list is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Listing {
-    /// Offset and length; absent: everything.
-    page: Option<(usize, usize)>,
-    /// In lower case.
-    search: String,
-    /// Keys of a team or a customer.
-    owned: bool,
-    sort: Sort,
-    descending: bool,
-    from_memory: bool,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
-    #[default]
     CreatedAt,
     Name,
     BudgetSpent,
     Status,
 }
 
-impl Listing {
-    fn read(query: &[(String, String)]) -> Result<Listing, ApiError> {
-        let get = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| &**value);
-        let number = |name: &str| get(name).map(|text| page_number(name, text)).transpose();
-        let export = boolean(query, "export")?;
-        let from_memory = boolean(query, "from_memory")?;
-        let (limit, offset) = (number("limit")?, number("offset")?);
-        let most = if export { EXPORT_MAX } else { PAGE_MAX };
-        let usual = if export { EXPORT_MAX } else { PAGE };
-        let length = limit.filter(|limit| *limit > 0).map_or(usual, |limit| limit.min(most));
-        let paged = export || ["limit", "offset", "search"].iter().any(|name| get(name).is_some());
-        if from_memory {
-            return Ok(Listing { from_memory, ..Listing::default() });
+impl Sort {
+    fn from_name(name: &str) -> Option<Sort> {
+        match name {
+            "name" => Some(Sort::Name),
+            "budget_spent" => Some(Sort::BudgetSpent),
+            "status" => Some(Sort::Status),
+            "created_at" => Some(Sort::CreatedAt),
+            _ => None,
         }
-        let sort = match get("sort_by") {
-            Some("name") => Sort::Name,
-            Some("budget_spent") => Sort::BudgetSpent,
-            Some("status") => Sort::Status,
-            _ => Sort::CreatedAt,
-        };
-        Ok(Listing {
-            page: paged.then_some((offset.unwrap_or(0), length)),
-            search: get("search").unwrap_or_default().to_lowercase(),
-            owned: ["team_id", "customer_id"].iter().any(|name| get(name).is_some_and(|id| !id.is_empty())),
-            sort,
-            descending: match get("order") {
-                None | Some("" | "asc") => false,
-                Some("desc") => true,
-                Some(_) => return Err(ApiError::bad_request("order must be asc or desc").about("order")),
-            },
-            from_memory,
-        })
     }
+}
 
-    fn matches(&self, key: &VirtualKey) -> bool {
-        // There are no teams or customers yet, so no key belongs to one.
-        !self.owned && key.name.to_lowercase().contains(&self.search)
-    }
+/// The usual list, which is kept in order: a page costs what the page holds.
+fn oldest_first(view: &View, page: Option<Page>) -> Selection {
+    let total = view.callers().len();
+    let page = page.unwrap_or(Page { offset: 0, limit: total });
+    let ids = view.callers().skip(page.offset).take(page.limit).map(|caller| Arc::clone(&caller.key.id)).collect();
+    Selection { ids, total, page }
+}
 
-    fn sort(&self, callers: &mut [&Caller], spent: impl Fn(&Caller) -> i64) {
-        // Ties go by age and id, in the same direction whatever the order.
-        callers.sort_by(|a, b| (a.key.created_at, &a.key.id).cmp(&(b.key.created_at, &b.key.id)));
-        let by = |a: &Caller, b: &Caller| match self.sort {
+/// A page of `callers` in another order. Only what stands before the page's end is sorted. Ties go by age
+/// and id, in the same direction whatever the order.
+fn sorted(
+    callers: Vec<&Caller>,
+    sort: Sort,
+    descending: bool,
+    page: Option<Page>,
+    spent: impl Fn(&Caller) -> i64,
+) -> Selection {
+    let mut keyed: Vec<(i64, &Caller)> =
+        callers.into_iter().map(|caller| (if sort == Sort::BudgetSpent { spent(caller) } else { 0 }, caller)).collect();
+    let by = |(a_spent, a): &(i64, &Caller), (b_spent, b): &(i64, &Caller)| {
+        let order = match sort {
             Sort::CreatedAt => a.key.created_at.cmp(&b.key.created_at),
             Sort::Name => a.key.name.cmp(&b.key.name),
-            Sort::BudgetSpent => spent(a).cmp(&spent(b)),
+            Sort::BudgetSpent => a_spent.cmp(b_spent),
             Sort::Status => a.key.is_active.cmp(&b.key.is_active),
         };
-        callers.sort_by(|a, b| if self.descending { by(b, a) } else { by(a, b) });
-    }
-}
-
-fn page_number(name: &str, text: &str) -> Result<usize, ApiError> {
-    let number: i64 = text
-        .parse()
-        .map_err(|_| ApiError::bad_request(format!("Invalid {name} parameter: must be a number")).about(name))?;
-    usize::try_from(number)
-        .map_err(|_| ApiError::bad_request(format!("Invalid {name} parameter: must be non-negative")).about(name))
-}
-
-/// A switch of the query. Anything but `true` and `false` is a mistake that would otherwise go unseen.
-fn boolean(query: &[(String, String)], name: &str) -> Result<bool, ApiError> {
-    match query.iter().find(|(key, _)| key == name).map(|(_, value)| &**value) {
-        None | Some("false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(_) => Err(ApiError::bad_request(format!("Invalid {name} parameter: must be true or false")).about(name)),
-    }
-}
-
-fn query(uri: &Uri) -> Result<Vec<(String, String)>, ApiError> {
-    let query = Query::try_from_uri(uri).map_err(|_| ApiError::bad_request("Invalid query"))?;
-    Ok(query.0)
-}
-
-fn parse(body: Body) -> Result<Value, ApiError> {
-    let bytes = body.map_err(|rejected| match rejected.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is longer than 1 MiB"),
-        status => ApiError::new(status, "The body could not be read"),
-    })?;
-    serde_json::from_slice(&bytes).map_err(|error| ApiError::bad_request(format!("Invalid JSON: {error}")))
-}
-
-fn known_id(id: Id) -> Result<String, ApiError> {
-    id.map(|Path(id)| id).map_err(|_| ApiError::virtual_key_not_found())
-}
-
-fn find<'a>(snapshot: &'a Snapshot, id: &str) -> Result<&'a Caller, ApiError> {
-    let mut callers = snapshot.view.callers();
-    let found = callers.find(|(_, caller)| &*caller.key.id == id);
-    found.map(|(_, caller)| &**caller).ok_or_else(ApiError::virtual_key_not_found)
-}
-
-/// Runs `read` with what a body may refer to.
-fn with_known<T>(declared: &Declared, read: impl FnOnce(&Known<'_>) -> T) -> T {
-    let find = |name: &str| -> Option<&Arc<Provider>> { declared.providers.get(name) };
-    read(&Known {
-        provider: &|name| is_built_in_provider(name) || find(name).is_some(),
-        provider_key: &|name, id| find(name).is_some_and(|provider| provider.keys.iter().any(|key| &*key.id == id)),
-    })
-}
-
-/// Ids are the server's to give; a body copied from an answer brings somebody else's.
-fn forget_ids(draft: &mut VirtualKeyDraft) {
-    draft.id = None;
-    draft.value = None;
-    draft.budgets.iter_mut().for_each(|budget| budget.id = None);
-    draft.rate_limit.iter_mut().for_each(|limit| limit.id = None);
-    for config in &mut draft.provider_configs {
-        config.id = None;
-        config.budgets.iter_mut().for_each(|budget| budget.id = None);
-        config.rate_limit.iter_mut().for_each(|limit| limit.id = None);
-    }
-}
-
-fn new_id() -> String {
-    uuid::Uuid::new_v4().to_string()
-}
-
-/// Budgets that were turned to the calendar start from nothing, as documented. Their new window begins now,
-/// later than the old one, so that a call still in flight is charged to the old one.
-fn restarts(snapshot: &Snapshot, old: &VirtualKey, new: &VirtualKey, now: Timestamp) -> Vec<Restart> {
-    let caller = find(snapshot, &old.id).ok();
-    let started = |id: &str| {
-        let limits = caller
-            .into_iter()
-            .flat_map(|caller| caller.limits.iter().chain(caller.configs.iter().flat_map(|config| &config.limits)));
-        limits.filter(|limit| &*limit.key.id == id).map(|limit| snapshot.tally(limit, now).1).max()
+        let order = if descending { order.reverse() } else { order };
+        order.then_with(|| (a.key.created_at, &a.key.id).cmp(&(b.key.created_at, &b.key.id)))
     };
-    let restart = |budget: &Budget| Restart {
-        at: started(&budget.id).map_or(now, |start| now.max(start.plus(1))),
-        key: LimitKey { id: Arc::clone(&budget.id), measure: Measure::Money },
-    };
-    new.budgets_turned_to_calendar(old).map(restart).collect()
+    let total = keyed.len();
+    let page = page.unwrap_or(Page { offset: 0, limit: total });
+    let end = page.offset.saturating_add(page.limit);
+    if end < total {
+        keyed.select_nth_unstable_by(end, by as fn(&_, &_) -> Ordering);
+        keyed.truncate(end);
+    }
+    keyed.sort_by(by);
+    let ids = keyed.into_iter().skip(page.offset).map(|(_, caller)| Arc::clone(&caller.key.id)).collect();
+    Selection { ids, total, page }
 }
 
-/// The most that one of the key's own budgets has spent in its window.
-fn spent(snapshot: &Snapshot, caller: &Caller, now: Timestamp) -> i64 {
-    let money = caller.limits.iter().filter(|limit| limit.key.measure == Measure::Money);
-    money.map(|limit| snapshot.tally(limit, now).0.spent).max().unwrap_or(0)
+/// The most that a key spent of one of its own budgets.
+fn spent(lens: &Lens<'_>, caller: &Caller) -> i64 {
+    use crate::governance::view::Measure;
+    let budgets = caller.limits.iter().filter(|limit| limit.key.measure == Measure::Money);
+    budgets.map(|limit| lens.live(limit).0.spent).max().unwrap_or(0)
 }

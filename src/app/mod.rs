@@ -5,7 +5,7 @@ mod lifecycle;
 mod reload;
 
 pub use lifecycle::{Running, Stop};
-pub use reload::{ReloadOutcome, Reloader};
+pub use reload::{ReloadOutcome, Reloader, Unapplied};
 
 use crate::admin::{self, Admin};
 use crate::config::{Auth, Settings, Show};
@@ -47,6 +47,8 @@ const READ_BUFFER: usize = 16 * 1024;
 pub enum StartError {
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("{0}")]
+    Unapplied(#[from] Unapplied),
     #[error("cannot listen on {address} ({key}): {source}")]
     Listen { address: SocketAddr, key: &'static str, source: io::Error },
     #[error("cannot read {what} ({key}): {reason}")]
@@ -125,6 +127,7 @@ impl App {
             reload: reloader.status(),
             token: admin_token(&settings, &data_dir)?,
             metrics_auth: settings.admin.metrics_auth,
+            allowed_origins: settings.admin.allowed_origins.clone(),
             show_virtual_keys: settings.admin.show_virtual_keys == Show::Always,
         });
         let (listener, admin_address) = bind_admin(settings.admin.listen)?;

@@ -3,12 +3,17 @@
 //! Invariant: what cannot be applied whole changes nothing.
 
 use super::StartError;
+use crate::admin::audit;
+use crate::admin::basic_digest;
 use crate::config::{self, Fault, Settings};
-use crate::governance::view::Declared;
-use crate::governance::view::LimitKey;
-use crate::state::{Balance, State};
-use crate::store::{ApplyReport, Store, StoreError};
+use crate::governance::edit::Edit;
+use crate::governance::secret::Secret;
+use crate::governance::view::{LimitKey, View};
+use crate::state::{Balance, Snapshot, State, new_virtual_key_value};
+use crate::store::{Loaded, Record, Store, StoreError};
 use crate::telemetry::{Metrics, ReloadStatus};
+use crate::wire::declared::{Around, Report, reconcile};
+use crate::wire::faults::{Fault as Declaring, Faults};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,6 +48,25 @@ impl Fixed {
     }
 }
 
+/// Why a file was not brought into force.
+#[derive(Debug, thiserror::Error)]
+pub enum Unapplied {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// It refers to what is not there, or clashes with what is.
+    #[error("{0}")]
+    Faults(Faults),
+}
+
+impl Unapplied {
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Unapplied::Store(error) => vec![error.to_string()],
+            Unapplied::Faults(faults) => faults.iter().map(Declaring::to_string).collect(),
+        }
+    }
+}
+
 /// What a reload did.
 #[derive(Debug)]
 pub enum ReloadOutcome {
@@ -66,10 +90,21 @@ impl Reloader {
         Arc::clone(&self.status)
     }
 
-    /// The first view of this process, and the balances that its cells began with.
+    /// The first view of this process: what is stored, and what the file declares over it. Returns the
+    /// balances that its cells began with.
     pub(super) fn apply_first(&self, settings: &Settings) -> Result<HashMap<LimitKey, Balance>, StartError> {
         *self.fixed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Fixed::of(settings));
-        Ok(self.apply(settings)?.1)
+        let opening = self.store.balances()?;
+        let Loaded { edits, highest_config_id, warnings } = self.store.load()?;
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        self.state.config_ids_after(highest_config_id);
+        // It is in the store already.
+        self.state.change(&opening, |_| Ok::<_, Unapplied>((edits, ())), |_, _, _, ()| Ok(()))?;
+        self.apply(settings, &opening)?;
+        if self.state.snapshot().view.providers().len() == 0 {
+            tracing::warn!("no provider is configured: every call will be refused");
+        }
+        Ok(opening)
     }
 
     /// Reads the file and applies it, or says what is wrong with it.
@@ -107,35 +142,55 @@ impl Reloader {
             Ok(settings) => settings,
             Err(faults) => return ReloadOutcome::Refused(faults.iter().map(Fault::to_string).collect()),
         };
-        match self.apply(&settings) {
-            Ok((report, _)) => ReloadOutcome::Applied {
+        let applied =
+            self.store.balances().map_err(Unapplied::from).and_then(|opening| self.apply(&settings, &opening));
+        match applied {
+            Ok(report) => ReloadOutcome::Applied {
                 created: report.created,
                 updated: report.updated,
                 needs_restart: self.changed_for_restart(&settings),
                 warnings: settings.warnings,
             },
-            Err(error) => ReloadOutcome::Refused(vec![error.to_string()]),
+            Err(error) => ReloadOutcome::Refused(error.lines()),
         }
     }
 
-    /// Brings the file's objects into the store, and publishes the view of everything stored.
-    fn apply(&self, settings: &Settings) -> Result<(ApplyReport, HashMap<LimitKey, Balance>), StoreError> {
+    /// Brings what the file declares into the store and into force, in one change.
+    fn apply(&self, settings: &Settings, opening: &HashMap<LimitKey, Balance>) -> Result<Report, Unapplied> {
+        let plan = |snapshot: &Snapshot| self.plan(settings, snapshot);
+        let commit = |before: &Snapshot, after: &View, edits: &[Edit], report: Report| {
+            let audit = audit::lines(&before.view, after, edits);
+            if !audit.is_empty() {
+                let at = self.state.clock.now();
+                let record = Record { actor: "config file".to_owned(), at, audit, replay: None };
+                self.store.apply(edits, &record)?;
+            }
+            Ok(report)
+        };
+        self.state.change(opening, plan, commit)
+    }
+
+    fn plan(&self, settings: &Settings, snapshot: &Snapshot) -> Result<(Vec<Edit>, Report), Unapplied> {
         let now = self.state.clock.now();
-        let opening = self.store.balances()?;
-        let report = self.state.change(&opening, |declared: &mut Declared| {
-            let keys = settings.virtual_keys.iter().map(|key| (key.draft.clone(), key.hash.clone()));
-            let report = self.store.apply_declared(keys, now)?;
-            declared.policy = settings.policy.clone();
-            declared.catalog = Arc::clone(&settings.catalog);
-            declared.providers =
-                settings.providers.iter().map(|provider| (Arc::clone(&provider.name), Arc::clone(provider))).collect();
-            let keys = self.store.virtual_keys()?;
-            declared.virtual_keys =
-                keys.into_iter().map(|(digest, key)| (Arc::clone(&key.id), (digest, Arc::new(key)))).collect();
-            Ok::<_, StoreError>(report)
-        })?;
-        report.restarts.iter().for_each(|restart| self.state.restart(&restart.key, restart.at));
-        Ok((report, opening))
+        let hasher = &self.state.hasher;
+        let mut around = Around {
+            now,
+            new_id: &mut || uuid::Uuid::new_v4().to_string(),
+            new_value: &mut || Secret::new(new_virtual_key_value()),
+            env: &|name| std::env::var(name).ok(),
+            digest: &|value| hasher.digest(value),
+            basic_digest: &|pair| basic_digest(hasher, pair.as_bytes()),
+            after_start: &|key| snapshot.after_start(key, now),
+            trusting: false,
+        };
+        let mut faults = Faults::default();
+        let (mut edits, report) = reconcile(&snapshot.view, &settings.declared, &mut around, &mut faults);
+        if !faults.is_empty() {
+            return Err(Unapplied::Faults(faults));
+        }
+        edits.push(Edit::Policy(settings.policy.clone()));
+        edits.push(Edit::Catalog(Arc::clone(&settings.catalog)));
+        Ok((edits, report))
     }
 
     fn changed_for_restart(&self, settings: &Settings) -> Vec<&'static str> {

@@ -51,8 +51,11 @@ providers:
     keys: [{{ name: demo, value: pretend }}]
     network_config: {{ base_url: "http://127.0.0.1:{provider}" }}
 governance:
+  customers: [{{ id: demo-customer, name: Demo customer, budget: {{ max_limit: 1, reset_duration: 1d }} }}]
+  teams: [{{ id: demo-team, name: Demo team, customer_id: demo-customer, budget: {{ max_limit: 0.5, reset_duration: 1d }} }}]
   virtual_keys:
     - name: demo
+      team_id: demo-team
       value: "{key}"
       budget: {{ max_limit: {BUDGET_DOLLARS}, reset_duration: 1h }}
       rate_limit: {{ request_max_limit: 60, request_reset_duration: 1m }}
@@ -63,11 +66,12 @@ governance:
 
 fn introduce(port: u16, admin_port: u16, key: &str, token: &str) {
     println!(
-        r#"Tollgate demo: a gateway, a pretend provider, and a virtual key that may spend ${BUDGET_DOLLARS} an hour.
+        r#"Tollgate demo: a gateway, a pretend provider, a customer with a team, and the team's virtual key, which may
+spend ${BUDGET_DOLLARS} an hour.
 
   virtual key   {key}
   proxy         http://127.0.0.1:{port}
-  admin         http://127.0.0.1:{admin_port}   (Authorization: Bearer {token})
+  admin         http://127.0.0.1:{admin_port}   (Authorization: Bearer {token}); open it in a browser for its API
 
 A chat. Paste it a few times, and the streamed one as well: the fourth or fifth call is refused, because
 the budget is spent.

@@ -83,8 +83,8 @@ fn check(path: &Path) -> Result<(), Failed> {
     println!(
         "{}: good ({} provider(s), {} declared virtual key(s), {} prices)",
         path.display(),
-        settings.providers.len(),
-        settings.virtual_keys.len(),
+        settings.declared.providers.len(),
+        settings.declared.virtual_keys.len(),
         settings.catalog.len()
     );
     Ok(())

@@ -2,11 +2,8 @@
 //!
 //! What this version cannot do is refused, never ignored: money or access may hang on it.
 
-use super::provider::read_providers;
-use super::settings::{Admin, Auth, DeclaredKey, Log, LogFormat, Server, Settings, Show, Store, Tls};
-use super::{DEFAULT_UPGRADE_SOCKET, prices};
-use crate::governance::cel;
-use crate::governance::entity::{Provider, is_built_in_provider};
+use super::settings::{Admin, Auth, Log, LogFormat, Server, Settings, Show, Store, Tls};
+use super::{DEFAULT_UPGRADE_SOCKET, declared, prices};
 use crate::governance::judge::Admission;
 use crate::governance::money::Rate;
 use crate::governance::pricing::{Catalog, Price, Prices, UnknownModel};
@@ -15,8 +12,7 @@ use crate::governance::time::Span;
 use crate::governance::view::Policy;
 use crate::wire::faults::Faults;
 use crate::wire::read::{Given, Object};
-use crate::wire::virtual_key::{Known, VirtualKeyDraft};
-use ring::digest::{SHA256, digest};
+use crate::wire::strict::only_known;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -46,9 +42,13 @@ pub(super) const CLIENT: &[&str] = &[
     "enforce_auth_on_inference",
     "required_headers",
     "allowed_origins",
+    "allowed_headers",
     "allow_direct_keys",
     "max_request_body_size_mb",
 ];
+/// Settings that are kept and returned, and decide nothing yet.
+const STORED_CLIENT: &[&str] =
+    &["drop_excess_requests", "header_filter_config", "whitelisted_routes", "routing_chain_max_depth"];
 pub(super) const GOVERNANCE: &[&str] = &[
     "admission",
     "default_access",
@@ -60,15 +60,9 @@ pub(super) const GOVERNANCE: &[&str] = &[
     "routing_rules",
     "model_configs",
     "pricing_overrides",
+    "providers",
+    "auth_config",
 ];
-pub(super) const KEY: &[&str] =
-    &["id", "name", "description", "value", "is_active", "team_id", "customer_id", "provider_configs", "mcp_configs"];
-pub(super) const KEY_CONFIG: &[&str] =
-    &["id", "provider", "weight", "allowed_models", "blacklisted_models", "key_ids", "keys", "allow_all_keys"];
-pub(super) const LIMITS: &[&str] = &["budget", "budgets", "rate_limit", "budget_id", "rate_limit_id"];
-pub(super) const BUDGET: &[&str] = &["id", "max_limit", "reset_duration", "calendar_aligned"];
-pub(super) const RATE_LIMIT: &[&str] =
-    &["id", "token_max_limit", "token_reset_duration", "request_max_limit", "request_reset_duration"];
 pub(super) const PRICING: &[&str] = &["catalog", "refresh", "unknown_model"];
 pub(super) const LOG: &[&str] = &["format", "level"];
 
@@ -95,7 +89,6 @@ const FOREIGN_SECTIONS: &[&str] = &[
 ];
 /// Settings of its `client` section that have no meaning here.
 const FOREIGN_CLIENT: &[&str] = &[
-    "drop_excess_requests",
     "initial_pool_size",
     "prometheus_labels",
     "enable_logging",
@@ -103,27 +96,23 @@ const FOREIGN_CLIENT: &[&str] = &[
     "disable_db_pings_in_health",
     "log_retention_days",
     "enable_governance",
-    "allowed_headers",
     "enable_litellm_fallbacks",
     "compat",
     "mcp_agent_depth",
     "mcp_tool_execution_timeout",
     "mcp_code_mode_binding_level",
-    "header_filter_config",
-    "whitelisted_routes",
     "async_job_result_ttl",
     "hide_deleted_virtual_keys_in_filters",
     "logging_headers",
-    "routing_chain_max_depth",
 ];
 
 const MIB: u64 = 1024 * 1024;
-const BODY_BYTES_DEFAULT: u64 = 32 * MIB;
 const BODY_BYTES_LARGEST: u64 = 1024 * MIB;
 
 /// What reading needs beside the tree.
 pub(super) struct Reading<'a> {
     pub(super) base: &'a Path,
+    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     pub(super) faults: &'a mut Faults,
     pub(super) warnings: Vec<String>,
 }
@@ -136,32 +125,25 @@ pub(super) fn read(value: &Value, reading: &mut Reading<'_>) -> Option<Settings>
     if !foreign.is_empty() {
         reading.warnings.push(format!("these sections have no meaning here and are ignored: {}", foreign.join(", ")));
     }
-    let client = section(&root, "client", reading);
-    let providers = read_providers(&root, reading);
-    let (policy, body_from_client) = read_policy(&root, client.as_ref(), reading);
-    let virtual_keys = read_virtual_keys(&root, &providers, reading);
-    let auth_config = section(&root, "auth_config", reading);
-    if auth_config.is_some_and(|auth| auth.boolean("is_enabled", reading.faults).value() == Some(true)) {
-        reading.warnings.push("auth_config: Basic authentication is not available in this version; the admin token guards the admin listener".into());
-    }
+    read_client(&root, reading);
+    section(&root, "auth_config", reading);
+    let policy = read_policy(&root, reading);
+    let declared = declared::read(&root, reading);
+    declared::check(&declared, reading);
     let catalog = read_catalog(&root, reading);
-    if providers.is_empty() {
-        reading.warnings.push("no provider is configured: every call will be refused".into());
-    }
     Some(Settings {
-        server: read_server(&root, body_from_client, reading)?,
+        server: read_server(&root, reading)?,
         admin: read_admin(&root, reading)?,
         store: read_store(&root, reading),
         policy,
-        providers,
-        virtual_keys,
+        declared,
         catalog,
         log: read_log(&root, reading),
         warnings: std::mem::take(&mut reading.warnings),
     })
 }
 
-fn read_server(root: &Object<'_>, body_from_client: Option<u64>, reading: &mut Reading<'_>) -> Option<Server> {
+fn read_server(root: &Object<'_>, reading: &mut Reading<'_>) -> Option<Server> {
     let section = section(root, "server", reading);
     let server = section.as_ref();
     if let Some(server) = server {
@@ -207,12 +189,11 @@ fn read_server(root: &Object<'_>, body_from_client: Option<u64>, reading: &mut R
     });
     let private = server
         .and_then(|server| choice(server, "upstream_private_addresses", &[("allow", true), ("deny", false)], faults));
-    let body = server.and_then(|server| size(server, "max_request_body", faults)).or(body_from_client);
     Some(Server {
         listen,
         threads,
         tls,
-        body_bytes_max: body.unwrap_or(BODY_BYTES_DEFAULT),
+        body_bytes_max: server.and_then(|server| size(server, "max_request_body", faults)),
         upgrade_socket: server
             .and_then(|server| server.text("upgrade_socket", faults).value())
             .map_or_else(|| PathBuf::from(DEFAULT_UPGRADE_SOCKET), |path| reading.base.join(path)),
@@ -237,12 +218,12 @@ fn read_admin(root: &Object<'_>, reading: &mut Reading<'_>) -> Option<Admin> {
             auth: Auth::Token,
             token: None,
             metrics_auth: true,
+            allowed_origins: Vec::new(),
             show_virtual_keys: Show::Always,
         });
     };
     let faults = &mut *reading.faults;
     only_known(&admin, ADMIN, faults);
-    not_yet(&admin, "allowed_origins", "browsers may not call the admin listener from other origins", faults);
     let listen = match admin.text("listen", faults) {
         Given::Value(text) => socket(text, admin.path("listen"), faults).unwrap_or(default),
         Given::Absent | Given::Null => default,
@@ -263,6 +244,7 @@ fn read_admin(root: &Object<'_>, reading: &mut Reading<'_>) -> Option<Admin> {
         auth,
         token,
         metrics_auth: admin.boolean("metrics_auth", faults).value().unwrap_or(true),
+        allowed_origins: admin.texts("allowed_origins", faults).value().unwrap_or_default(),
         show_virtual_keys: choice(&admin, "show_virtual_keys", &shows, faults).unwrap_or(Show::Always),
     })
 }
@@ -281,143 +263,33 @@ fn read_store(root: &Object<'_>, reading: &mut Reading<'_>) -> Store {
     Store { path: base.join(store.text("path", faults).value().unwrap_or("data/tollgate.db")), encryption_key: key }
 }
 
-fn read_policy(root: &Object<'_>, client: Option<&Object<'_>>, reading: &mut Reading<'_>) -> (Policy, Option<u64>) {
-    let governance = section(root, "governance", reading);
-    let unknown_model = read_unknown_model(root, reading);
-    let mut policy = Policy { unknown_model, ..Policy::default() };
-    let mut body = None;
-    if let Some(client) = client {
-        let known: Vec<&str> =
-            CLIENT.iter().chain(FOREIGN_CLIENT).copied().chain(["enforce_governance_header"]).collect();
-        only_known(client, &known, reading.faults);
-        let foreign: Vec<&str> = FOREIGN_CLIENT.iter().copied().filter(|name| client.has(name)).collect();
-        if !foreign.is_empty() {
-            reading.warnings.push(format!("client: these settings have no meaning here: {}", foreign.join(", ")));
-        }
-        let faults = &mut *reading.faults;
-        let older = client.boolean("enforce_governance_header", faults).value();
-        policy.enforce_auth = client.boolean("enforce_auth_on_inference", faults).value().or(older).unwrap_or(true);
-        let headers = client.texts("required_headers", faults).value().unwrap_or_default();
-        policy.required_headers = headers.iter().map(|name| name.to_ascii_lowercase()).collect();
-        for (i, name) in headers.iter().enumerate() {
-            if http::HeaderName::try_from(name.as_str()).is_err() {
-                faults.add(format!("{}[{i}]", client.path("required_headers")), format!("'{name}' is no header name"));
-            }
-        }
-        not_yet(client, "allowed_origins", "browsers may not call the proxy from other origins", faults);
-        if client.boolean("allow_direct_keys", faults).value() == Some(true) {
-            faults.add(client.path("allow_direct_keys"), "callers' own provider keys are not served by this version");
-        }
-        body = ranged(client, "max_request_body_size_mb", 1, 1_024, faults)
-            .and_then(|mb| u64::try_from(mb).ok())
-            .map(|mb| mb * MIB);
-    }
-    if let Some(governance) = governance {
-        let faults = &mut *reading.faults;
-        only_known(&governance, GOVERNANCE, faults);
-        let policies = [("remaining", Admission::Remaining), ("never_exceed", Admission::NeverExceed)];
-        if choice(&governance, "admission", &policies, faults) == Some(Admission::NeverExceed) {
-            faults
-                .add(governance.path("admission"), "'never_exceed' is not available in this version; use 'remaining'");
-        }
-        let access = choice(&governance, "default_access", &[("deny", false), ("allow", true)], faults);
-        policy.allow_by_default = access.unwrap_or(false);
-        for (name, instead) in [
-            ("customers", "limits stand on virtual keys and their provider configs"),
-            ("teams", "limits stand on virtual keys and their provider configs"),
-            ("budgets", "declare budgets within their virtual key"),
-            ("rate_limits", "declare rate limits within their virtual key"),
-            ("routing_rules", "calls go to the provider they name, or by the weights of their key"),
-            ("model_configs", "limits stand on virtual keys and their provider configs"),
-            ("pricing_overrides", "use pricing.catalog with a file of your own"),
-        ] {
-            not_yet(&governance, name, instead, faults);
-        }
-        check_rules(&governance, faults);
-    }
-    (policy, body)
-}
-
-/// Rules are refused as a whole; those that could never work are named beside that.
-fn check_rules(governance: &Object<'_>, faults: &mut Faults) {
-    for rule in governance.objects("routing_rules", &mut Faults::default()).value().into_iter().flatten() {
-        if let Some(Err(error)) = rule.text("cel_expression", faults).value().map(cel::check) {
-            faults.add(rule.path("cel_expression"), error.to_string());
-        }
+/// The section's names; what they say is read with everything else that is declared.
+fn read_client(root: &Object<'_>, reading: &mut Reading<'_>) {
+    let Some(client) = section(root, "client", reading) else { return };
+    only_known(
+        &client,
+        &[CLIENT, STORED_CLIENT, FOREIGN_CLIENT, &["enforce_governance_header"]].concat(),
+        reading.faults,
+    );
+    let foreign: Vec<&str> =
+        [STORED_CLIENT, FOREIGN_CLIENT].concat().into_iter().filter(|name| client.has(name)).collect();
+    if !foreign.is_empty() {
+        reading.warnings.push(format!("client: these settings have no effect here: {}", foreign.join(", ")));
     }
 }
 
-fn read_virtual_keys(root: &Object<'_>, providers: &[Arc<Provider>], reading: &mut Reading<'_>) -> Vec<DeclaredKey> {
-    let governance = root.object("governance", &mut Faults::default()).value();
-    let Some(keys) = governance.and_then(|governance| governance.array("virtual_keys", reading.faults).value()) else {
-        return Vec::new();
-    };
-    let find = |name: &str| providers.iter().find(|provider| &*provider.name == name);
-    let known = Known {
-        provider: &|name| is_built_in_provider(name) || find(name).is_some(),
-        provider_key: &|name, id| find(name).is_some_and(|provider| provider.keys.iter().any(|key| &*key.id == id)),
-    };
-    let mut declared: Vec<DeclaredKey> = Vec::new();
-    for (i, value) in keys.iter().enumerate() {
-        let path = format!("governance.virtual_keys[{i}]");
-        let mut faults = Faults::default();
-        let draft = VirtualKeyDraft::read(value, &known, &mut faults);
-        only_known_in_key(value, &mut faults);
-        for fault in faults.iter() {
-            let dot = if fault.path.is_empty() { "" } else { "." };
-            reading.faults.add(format!("{path}{dot}{}", fault.path), fault.message.clone());
-        }
-        let Some(draft) = draft else { continue };
-        let twice = |what: &str, same: &dyn Fn(&VirtualKeyDraft) -> bool| {
-            declared.iter().any(|other| same(&other.draft)).then(|| format!("{what} is declared twice"))
-        };
-        let clashes = [
-            ("name", twice("the name", &|other| other.name == draft.name)),
-            ("id", twice("the id", &|other| other.id.is_some() && other.id == draft.id)),
-            ("value", twice("the value", &|other| other.value.is_some() && other.value == draft.value)),
-        ];
-        for (name, message) in clashes.into_iter().filter_map(|(name, message)| Some((name, message?))) {
-            reading.faults.add(format!("{path}.{name}"), message);
-        }
-        declared.push(DeclaredKey { draft, hash: hash(value) });
+fn read_policy(root: &Object<'_>, reading: &mut Reading<'_>) -> Policy {
+    let mut policy = Policy { unknown_model: read_unknown_model(root, reading), ..Policy::default() };
+    let Some(governance) = section(root, "governance", reading) else { return policy };
+    let faults = &mut *reading.faults;
+    only_known(&governance, GOVERNANCE, faults);
+    let policies = [("remaining", Admission::Remaining), ("never_exceed", Admission::NeverExceed)];
+    if choice(&governance, "admission", &policies, faults) == Some(Admission::NeverExceed) {
+        faults.add(governance.path("admission"), "'never_exceed' is not available in this version; use 'remaining'");
     }
-    declared
-}
-
-/// A misspelt limit would be no limit, so names within a declared key are checked as all others are.
-fn only_known_in_key(value: &Value, faults: &mut Faults) {
-    // What is no object was reported when the key was read.
-    let Some(key) = Object::of(value, "", &mut Faults::default()) else { return };
-    let shown = ["created_at", "updated_at", "config_hash"];
-    only_known(&key, &[KEY, &shown, LIMITS].concat(), faults);
-    only_known_limits(&key, faults);
-    for config in key.objects("provider_configs", &mut Faults::default()).value().into_iter().flatten() {
-        only_known(&config, &[KEY_CONFIG, &["virtual_key_id"], LIMITS].concat(), faults);
-        only_known_limits(&config, faults);
-    }
-}
-
-fn only_known_limits(owner: &Object<'_>, faults: &mut Faults) {
-    let quiet = &mut Faults::default();
-    let single = owner.object("budget", quiet).value();
-    let several = owner.objects("budgets", quiet).value();
-    for budget in single.into_iter().chain(several.into_iter().flatten()) {
-        only_known(&budget, BUDGET, faults);
-    }
-    if let Some(limit) = owner.object("rate_limit", quiet).value() {
-        only_known(&limit, RATE_LIMIT, faults);
-    }
-    for name in ["budget_id", "rate_limit_id"] {
-        if owner.raw(name).value().is_some() {
-            faults.add(owner.path(name), "limits are not shared in this version: write the limit itself here");
-        }
-    }
-}
-
-/// Of the canonical text: members in order, since maps are sorted.
-fn hash(value: &Value) -> String {
-    let digest = digest(&SHA256, value.to_string().as_bytes());
-    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let access = choice(&governance, "default_access", &[("deny", false), ("allow", true)], faults);
+    policy.allow_by_default = access.unwrap_or(false);
+    policy
 }
 
 fn read_catalog(root: &Object<'_>, reading: &mut Reading<'_>) -> Arc<Catalog> {
@@ -510,18 +382,6 @@ fn section<'a>(root: &Object<'a>, name: &str, reading: &mut Reading<'_>) -> Opti
     root.object(name, reading.faults).value()
 }
 
-/// Every member must be known; of one that is not, the nearest known name is suggested.
-pub(super) fn only_known(object: &Object<'_>, known: &[&str], faults: &mut Faults) {
-    for name in object.names().filter(|name| !known.contains(name)) {
-        let nearest = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
-        let hint = match nearest {
-            Some((distance, known)) if distance <= 2.max(name.len() / 3) => format!("; did you mean '{known}'?"),
-            _ => String::new(),
-        };
-        faults.add(object.path(name), format!("unknown key{hint}"));
-    }
-}
-
 /// Refuses a list that this version could only ignore.
 fn not_yet(object: &Object<'_>, name: &str, instead: &str, faults: &mut Faults) {
     if object.array(name, faults).value().is_some_and(|list| !list.is_empty()) {
@@ -529,12 +389,7 @@ fn not_yet(object: &Object<'_>, name: &str, instead: &str, faults: &mut Faults) 
     }
 }
 
-pub(super) fn choice<T: Clone>(
-    object: &Object<'_>,
-    name: &str,
-    choices: &[(&str, T)],
-    faults: &mut Faults,
-) -> Option<T> {
+fn choice<T: Clone>(object: &Object<'_>, name: &str, choices: &[(&str, T)], faults: &mut Faults) -> Option<T> {
     let text = object.text(name, faults).value()?;
     let chosen = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| value.clone());
     if chosen.is_none() {
@@ -544,7 +399,7 @@ pub(super) fn choice<T: Clone>(
     chosen
 }
 
-pub(super) fn ranged(object: &Object<'_>, name: &str, least: i64, most: i64, faults: &mut Faults) -> Option<i64> {
+fn ranged(object: &Object<'_>, name: &str, least: i64, most: i64, faults: &mut Faults) -> Option<i64> {
     let number = object.integer(name, faults).value()?;
     if !(least..=most).contains(&number) {
         faults.add(object.path(name), format!("must be between {least} and {most}, not {number}"));

@@ -2,6 +2,7 @@
 //!
 //! All problems are found at once, each with its line and column. Nothing unknown is accepted.
 
+mod declared;
 mod faults;
 mod file;
 pub mod prices;
@@ -12,7 +13,7 @@ mod tests;
 mod tree;
 
 pub use faults::Fault;
-pub use settings::{Admin, Auth, DeclaredKey, Log, LogFormat, Server, Settings, Show, Store, Tls};
+pub use settings::{Admin, Auth, Log, LogFormat, Server, Settings, Show, Store, Tls};
 
 use crate::wire::faults::Faults;
 use file::Reading;
@@ -44,7 +45,7 @@ pub fn read(text: &str, file: &str, base: &Path, env: &dyn Fn(&str) -> Option<St
     let tree = Tree::parse(text, env, &mut faults).map_err(|(place, message)| {
         vec![Fault { file: file.to_owned(), line: place.line, column: place.column, path: String::new(), message }]
     })?;
-    let mut reading = Reading { base, faults: &mut faults, warnings: Vec::new() };
+    let mut reading = Reading { base, env, faults: &mut faults, warnings: Vec::new() };
     let settings = file::read(&tree.value, &mut reading);
     match settings.filter(|_| faults.is_empty()) {
         Some(settings) => Ok(settings),

@@ -1,10 +1,9 @@
 //! What the program receives: checked, typed, complete.
 
-use crate::governance::entity::Provider;
 use crate::governance::pricing::Catalog;
 use crate::governance::secret::Secret;
 use crate::governance::view::Policy;
-use crate::wire::virtual_key::VirtualKeyDraft;
+use crate::wire::declared::Declared;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,8 +15,8 @@ pub struct Settings {
     pub admin: Admin,
     pub store: Store,
     pub policy: Policy,
-    pub providers: Vec<Arc<Provider>>,
-    pub virtual_keys: Vec<DeclaredKey>,
+    /// What goes into the store and can be changed there.
+    pub declared: Declared,
     pub catalog: Arc<Catalog>,
     pub log: Log,
     /// What was accepted and has no effect, for an operator to read once.
@@ -30,7 +29,8 @@ pub struct Server {
     /// At least one.
     pub threads: usize,
     pub tls: Option<Tls>,
-    pub body_bytes_max: u64,
+    /// Absent: what the client settings say, or the default.
+    pub body_bytes_max: Option<u64>,
     pub upgrade_socket: PathBuf,
     pub grace_period: Duration,
     /// Zero: an answer nobody waits for is cancelled at once.
@@ -54,6 +54,8 @@ pub struct Admin {
     /// Absent: one is made at first start.
     pub token: Option<Secret>,
     pub metrics_auth: bool,
+    /// Origins whose pages may call the listener; `*` for all.
+    pub allowed_origins: Vec<String>,
     pub show_virtual_keys: Show,
 }
 
@@ -90,12 +92,4 @@ pub struct Log {
 pub enum LogFormat {
     Json,
     Text,
-}
-
-/// A virtual key that the file declares.
-#[derive(Debug, Clone)]
-pub struct DeclaredKey {
-    pub draft: VirtualKeyDraft,
-    /// Of the file's own words, so that an entry which did not change is known.
-    pub hash: String,
 }

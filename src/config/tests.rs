@@ -1,10 +1,13 @@
 //! Every mistake is found at once, at its place; every key is documented in `config/full.yaml`.
 
 use super::*;
+use crate::governance::entity::ClientConfig;
 use crate::governance::judge::Admission;
 use crate::governance::money::Nanos;
 use crate::governance::pricing::UnknownModel;
 use crate::governance::usage::Usage;
+use crate::governance::view::{Slots, View};
+use crate::wire::provider as wire;
 use proptest::prelude::*;
 
 const MINIMAL: &str = include_str!("../../config/minimal.yaml");
@@ -22,6 +25,15 @@ fn parse(text: &str) -> Result<Settings, Vec<String>> {
     read(text, "t.yaml", Path::new("/base"), &env).map_err(|faults| faults.iter().map(Fault::to_string).collect())
 }
 
+/// What the file's objects come to where nothing is stored yet.
+fn view(settings: &Settings) -> View {
+    let (mut faults, mut view, mut slots) = (Faults::default(), View::default(), Slots::default());
+    let edits = declared::dry_run(&settings.declared, &env, &mut faults);
+    assert!(faults.is_empty(), "{faults}");
+    edits.iter().for_each(|edit| view.apply(edit, &mut slots));
+    view
+}
+
 #[track_caller]
 fn refused(text: &str, expected: &[&str]) {
     let faults = parse(text).expect_err("the text has faults");
@@ -33,23 +45,34 @@ fn the_samples_load() {
     let minimal = parse(MINIMAL).unwrap();
     assert_eq!(minimal.warnings, Vec::<String>::new());
     assert_eq!(minimal.server.listen, ["0.0.0.0:8080".parse().unwrap()]);
-    assert_eq!((minimal.server.body_bytes_max, minimal.policy.admission), (32 << 20, Admission::Remaining));
-    assert!(minimal.policy.enforce_auth && !minimal.policy.allow_by_default);
+    assert_eq!((minimal.server.body_bytes_max, minimal.policy.admission), (None, Admission::Remaining));
+    assert!(view(&minimal).client.enforce_auth && !minimal.policy.allow_by_default);
     let full = parse(FULL).unwrap();
-    assert_eq!(full.providers.len(), 2);
-    assert_eq!(full.virtual_keys[0].draft.budgets[0].max, Nanos::new(10_000_000_000));
+    assert_eq!(full.server.body_bytes_max, Some(32 << 20));
+    let declared = view(&full);
+    assert_eq!(declared.providers().len(), 2);
+    let caller = declared.callers().next().unwrap();
+    assert_eq!(caller.key.limits.budgets[0].max, Nanos::new(10_000_000_000));
+    assert_eq!(caller.team.as_ref().map(|team| &*team.entity.id), Some("build"));
+    assert_eq!(caller.customer.as_ref().map(|customer| &*customer.entity.id), Some("acme"));
+    let counts = [declared.model_configs().len(), declared.all_provider_limits().len(), declared.rules().len()];
+    assert_eq!((counts, declared.pricing_overrides().len()), ([1, 1, 1], 1));
     assert_eq!(full.store.path, Path::new("/base/data/tollgate.db"));
 }
 
 #[test]
 fn the_full_sample_shows_the_defaults() {
-    let (full, empty) = (parse(FULL).unwrap(), parse("").unwrap());
+    let (full, mut empty) = (parse(FULL).unwrap(), parse("").unwrap());
+    // Absent, it is the client settings' to say.
+    empty.server.body_bytes_max = full.server.body_bytes_max;
     assert_eq!(format!("{:?}", full.server), format!("{:?}", empty.server));
     assert_eq!(format!("{:?}", full.policy), format!("{:?}", empty.policy));
     assert_eq!(full.log, empty.log);
-    let (shown, default) = (&full.providers, parse(MINIMAL).unwrap().providers);
-    let openai = shown.iter().find(|provider| &*provider.name == "openai").unwrap();
-    assert_eq!(format!("{:?}", openai.network), format!("{:?}", default[0].network));
+    let (full, minimal) = (view(&full), view(&parse(MINIMAL).unwrap()));
+    let client = ClientConfig { config_hash: String::new(), ..ClientConfig::clone(&full.client) };
+    assert_eq!(client, ClientConfig::default());
+    let network = |view: &View| format!("{:?}", view.provider("openai").unwrap().network);
+    assert_eq!(network(&full), network(&minimal));
 }
 
 #[test]
@@ -63,10 +86,19 @@ fn every_key_is_in_the_full_sample() {
         file::GOVERNANCE,
         file::PRICING,
         file::LOG,
-        provider::PROVIDER,
-        provider::KEY,
-        provider::NETWORK,
-        provider::CUSTOM,
+        declared::CUSTOMER,
+        declared::TEAM,
+        declared::KEY,
+        declared::KEY_CONFIG,
+        declared::MODEL_CONFIG,
+        declared::RULE,
+        declared::OVERRIDE,
+        declared::BUDGET,
+        declared::RATE_LIMIT,
+        wire::PROVIDER,
+        wire::KEY,
+        wire::NETWORK,
+        wire::CUSTOM,
     ];
     for key in lists.into_iter().flatten() {
         assert!(FULL.contains(&format!("{key}:")), "{key} is missing from config/full.yaml");
@@ -115,8 +147,16 @@ fn settings_are_checked() {
         "t.yaml:1:15: governance.admission: 'never_exceed' is not available in this version; use 'remaining'",
     );
     check(
-        "governance: { teams: [{ name: a }] }",
-        "t.yaml:1:15: governance.teams: is not available in this version: limits stand on virtual keys and their provider configs",
+        "governance: { teams: [{ name: a, budget_id: b }] }",
+        "t.yaml:1:34: governance.teams[0].budget_id: there is no budget 'b' in this file",
+    );
+    check(
+        "governance: { budgets: [{ id: b, max_limit: 1, reset_duration: 1d }], teams: [{ name: a, budget_id: b }, { name: c, budget_id: b }] }",
+        "t.yaml:1:118: governance.teams[1].budget_id: budget 'b' has another owner already; each has exactly one",
+    );
+    check(
+        "governance: { customers: [{ id: a, name: x }, { id: a, name: y }] }",
+        "t.yaml:1:47: governance.customers[1]: is declared twice: another entry has the same id or name",
     );
     check(
         "pricing: { catalog: \"https://x/y.json\" }",
@@ -136,7 +176,7 @@ fn a_misspelt_limit_is_no_limit_and_so_a_fault() {
             "t.yaml:4:7: governance.virtual_keys[0].bugdet: unknown key; did you mean 'budget'?",
             "t.yaml:6:51: governance.virtual_keys[1].budget.calender_aligned: unknown key; did you mean 'calendar_aligned'?",
             "t.yaml:7:46: governance.virtual_keys[1].provider_configs[0].rate_limits: unknown key; did you mean 'rate_limit'?",
-            "t.yaml:7:63: governance.virtual_keys[1].provider_configs[0].budget_id: limits are not shared in this version: write the limit itself here",
+            "t.yaml:7:63: governance.virtual_keys[1].provider_configs[0].budget_id: there is no budget 'x' in this file",
         ],
     );
 }
@@ -144,20 +184,17 @@ fn a_misspelt_limit_is_no_limit_and_so_a_fault() {
 #[test]
 fn rules_that_could_never_work_are_named() {
     let faults = parse("governance:\n  routing_rules:\n    - { name: a, cel_expression: 'model ==' }\n").unwrap_err();
-    assert_eq!(faults.len(), 2, "{faults:?}");
-    assert!(faults[1].contains(":3:18: governance.routing_rules[0].cel_expression: at line 1, column"), "{faults:?}");
+    assert!(
+        faults
+            .iter()
+            .any(|fault| fault.contains(":3:18: governance.routing_rules[0].cel_expression: at line 1, column")),
+        "{faults:?}"
+    );
 }
 
 #[test]
 fn providers_are_checked() {
     let check = |text: &str, expected: &[&str]| refused(&format!("providers:\n  {text}\n"), expected);
-    check(
-        "anthropic: {}",
-        &[
-            "t.yaml:2:3: providers.anthropic: provider 'anthropic' is not served by this version; 'openai' is, and any provider that speaks like it through custom_provider_config",
-            "t.yaml:2:3: providers.anthropic.network_config.base_url: is required: where is 'anthropic'?",
-        ],
-    );
     check("openai: { keys: [{ name: a }] }", &["t.yaml:2:20: providers.openai.keys[0].value: is required"]);
     check(
         "openai: { keys: [{ name: a, value: x }], network_config: { base_url: \"http://u:p@h\" } }",
@@ -170,10 +207,60 @@ fn providers_are_checked() {
         ],
     );
     check(
-        "mine: { custom_provider_config: { base_provider_type: anthropic }, network_config: { base_url: \"http://h\" } }",
+        "mine: { keys: [{ name: a, value: x }] }",
         &[
-            "t.yaml:2:37: providers.mine.custom_provider_config.base_provider_type: 'anthropic' is not served by this version; 'openai' is",
+            "t.yaml:2:3: providers.mine: 'mine' is not a built-in provider (openai, azure, anthropic, bedrock, cohere, vertex, vllm, mistral, ollama, groq, sgl, parasail, perplexity, replicate, cerebras, gemini, openrouter, elevenlabs, huggingface, nebius, xai, runway, fireworks), so it needs custom_provider_config",
+            "t.yaml:2:3: providers.mine.network_config.base_url: is required: where is 'mine'?",
         ],
+    );
+    check(
+        "openai: { network_confg: { max_retries: 1 }, keys: [{ name: a, value: x, modls: [] }] }",
+        &[
+            "t.yaml:2:13: providers.openai.network_confg: unknown key; did you mean 'network_config'?",
+            "t.yaml:2:76: providers.openai.keys[0].modls: unknown key; did you mean 'models'?",
+        ],
+    );
+    check(
+        "openai: { keys: [{ name: a, value: x }] }\n  groq: { keys: [{ name: a, value: env.NOT_THERE }] }",
+        &[
+            "t.yaml:2:22: providers.openai.keys[0].name: API key names must be unique across providers: 'a'",
+            "t.yaml:3:29: providers.groq.keys[0].value: environment variable NOT_THERE is not set",
+        ],
+    );
+    check(
+        "openai: { proxy_config: { type: http, url: \"http://p\" } }",
+        &[
+            "t.yaml:2:29: providers.openai.proxy_config.type: reaching a provider through a proxy is not available in this version",
+        ],
+    );
+}
+
+#[test]
+fn keys_remember_their_variables() {
+    let settings = parse(
+        "providers:\n  openai: { keys: [{ name: a, value: env.OPENAI_API_KEY }], network_config: { extra_headers: { x-team: env.OPENAI_API_KEY } } }\n  ollama: { keys: [{ name: b, ollama_key_config: { url: { env_var: env.OPENAI_API_KEY } } }] }\n",
+    );
+    // A URL is checked whatever it comes from.
+    assert_eq!(settings.unwrap_err(), ["t.yaml:3:51: providers.ollama.keys[0].ollama_key_config.url: is no URL"]);
+    let settings = parse("providers:\n  openai: { keys: [{ name: a, value: env.OPENAI_API_KEY }], network_config: { extra_headers: { x-team: env.OPENAI_API_KEY } } }\n").unwrap();
+    let view = view(&settings);
+    let provider = view.provider("openai").unwrap();
+    assert_eq!(provider.keys[0].value.env_var.as_deref(), Some("OPENAI_API_KEY"));
+    assert_eq!(provider.keys[0].value.expose(), "sk-the-provider-secret");
+    assert_eq!(provider.network.extra_headers[0].1.expose(), "sk-the-provider-secret");
+    assert_eq!((&*provider.keys[0].id, provider.keys[0].name.as_str()), ("a", "a"));
+}
+
+#[test]
+fn providers_that_cannot_be_called_yet_are_declared_with_a_warning() {
+    let settings = parse("providers:\n  anthropic: { keys: [{ name: a, value: x }] }\n  openai:\n").unwrap();
+    assert_eq!(view(&settings).providers().len(), 2);
+    assert_eq!(
+        settings.warnings,
+        [
+            "provider 'anthropic' has a dialect of its own, which this version does not speak: calls to it will be refused",
+            "provider 'openai' has no key: calls to it will be refused",
+        ]
     );
 }
 
@@ -187,8 +274,9 @@ fn a_bifrost_file_loads_as_it_stands() {
               "models": ["gpt-4o"], "weight": 0.5}], "network_config": {"max_retries": 2}}}}"#,
     )
     .unwrap();
-    assert!(!settings.policy.enforce_auth);
-    assert_eq!(settings.providers[0].keys[0].value.expose(), "sk-1");
+    let declared = view(&settings);
+    assert!(!declared.client.enforce_auth);
+    assert_eq!(declared.provider("openai").unwrap().keys[0].value.expose(), "sk-1");
     assert_eq!(
         settings.warnings,
         [
@@ -223,8 +311,9 @@ fn secrets_are_never_shown() {
 
 #[test]
 fn an_entry_is_known_by_its_own_words() {
-    let hash =
-        |text: &str| parse(&format!("governance: {{ virtual_keys: [{text}] }}")).unwrap().virtual_keys[0].hash.clone();
+    let hash = |text: &str| {
+        parse(&format!("governance: {{ virtual_keys: [{text}] }}")).unwrap().declared.virtual_keys[0].hash.clone()
+    };
     assert_eq!(hash("{ name: a, is_active: true }"), hash("{ is_active: true, name: a }"));
     assert_ne!(hash("{ name: a, is_active: true }"), hash("{ name: a, is_active: false }"));
 }

@@ -3,6 +3,7 @@
 //! Bounded by the parser's own budget: depth, aliases and nodes.
 
 use super::faults::Fault;
+use crate::wire::env_text::is_variable;
 use crate::wire::faults::Faults;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -39,7 +40,7 @@ enum Node {
 
 impl Tree {
     /// Parses `text`. Strings that are exactly `env.NAME` are read through `env`; the missing ones
-    /// go to `faults` under the key that wanted them.
+    /// go to `faults` under the key that wanted them. Those of provider keys stay: their reader keeps the names.
     pub(super) fn parse(
         text: &str,
         env: &dyn Fn(&str) -> Option<String>,
@@ -137,6 +138,9 @@ impl Grower<'_> {
 
     fn resolve(&mut self, text: String, path: &str) -> String {
         let Some(name) = text.strip_prefix("env.").filter(|name| is_variable(name)) else { return text };
+        if keeps_its_variable(path) {
+            return text;
+        }
         (self.env)(name).unwrap_or_else(|| {
             self.faults.add(path, format!("{VARIABLE} {name} is not set"));
             String::new()
@@ -144,8 +148,13 @@ impl Grower<'_> {
     }
 }
 
-fn is_variable(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+/// Whether a string is part of a provider key that remembers which variable it came from.
+fn keeps_its_variable(path: &str) -> bool {
+    let ends = ["].value", "].value.value", "].value.env_var"];
+    // Of the admin listener's user, the password.
+    path.ends_with("auth_config.admin_password")
+        || path.starts_with("providers.")
+            && (ends.iter().any(|end| path.ends_with(end)) || path.contains("_key_config."))
 }
 
 impl<'de> Deserialize<'de> for Node {

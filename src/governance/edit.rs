@@ -59,9 +59,9 @@ pub fn remove_customer(view: &View, id: &Arc<str>) -> Vec<Edit> {
         let team = Team { customer_id: None, ..Team::clone(&team.entity) };
         Edit::Team(Arc::new(team))
     });
-    let keys = view.keys_of_customer(id).map(|caller| {
-        changed_key(caller.digest, VirtualKey { customer_id: None, ..VirtualKey::clone(&caller.key) })
-    });
+    let keys = view
+        .keys_of_customer(id)
+        .map(|caller| changed_key(caller.digest, VirtualKey { customer_id: None, ..VirtualKey::clone(&caller.key) }));
     let mut edits: Vec<Edit> = teams.chain(keys).collect();
     edits.extend(rules_of(view, &RuleScope::Customer(Arc::clone(id))));
     edits.push(Edit::RemoveCustomer(Arc::clone(id)));

@@ -24,7 +24,10 @@ pub fn base(model: &str) -> &str {
 
 fn is_date_with_hyphens(text: &[u8]) -> bool {
     text.len() == 11
-        && text.iter().enumerate().all(|(i, byte)| if [0, 5, 8].contains(&i) { *byte == b'-' } else { byte.is_ascii_digit() })
+        && text
+            .iter()
+            .enumerate()
+            .all(|(i, byte)| if [0, 5, 8].contains(&i) { *byte == b'-' } else { byte.is_ascii_digit() })
 }
 
 fn is_release(suffix: &str) -> bool {
@@ -50,7 +53,9 @@ mod tests {
         check("command-r-v2.1", "command-r");
         check("model-rc2", "model");
         check("gemini-2.5-pro-preview", "gemini-2.5-pro");
-        for whole in ["claude-sonnet-4.5", "gpt-4", "gpt-4o", "o1", "", "-", "-preview", "-2024-08-06", "a-v", "x-v1.2.3.4"] {
+        for whole in
+            ["claude-sonnet-4.5", "gpt-4", "gpt-4o", "o1", "", "-", "-preview", "-2024-08-06", "a-v", "x-v1.2.3.4"]
+        {
             check(whole, whole);
         }
     }

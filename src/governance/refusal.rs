@@ -26,6 +26,8 @@ pub enum Refusal {
     InvalidRequest { field: Option<String>, message: String },
     #[error("content-length together with transfer-encoding: send one of them")]
     AmbiguousLength,
+    #[error("pages of this origin may not call here; see client.allowed_origins")]
+    OriginNotAllowed,
     #[error("request body is larger than the {max} bytes allowed here")]
     BodyTooLarge { max: u64 },
     #[error("no {kind} here: {path}")]
@@ -46,8 +48,10 @@ pub enum Refusal {
         "model '{model}' of provider '{provider}' has no price here, and this key has a budget that could not be kept; see pricing.unknown_model"
     )]
     ModelNotPriced { provider: String, model: String },
-    #[error("provider '{provider}' does not serve requests of the kind {}", .kind.as_str())]
-    UnsupportedOperation { provider: String, kind: RequestKind },
+    #[error("provider '{provider}' does not serve requests of the kind {}{}", .kind.as_str(), if *.stream { "_stream" } else { "" })]
+    UnsupportedOperation { provider: String, kind: RequestKind, stream: bool },
+    #[error("provider '{provider}' has a dialect of its own, which this version does not speak")]
+    DialectNotSpoken { provider: String },
     #[error("no keys found that support model: {model}")]
     NoProviderKey { model: String },
     #[error("{}", Exceeded::sentence(.0))]
@@ -146,6 +150,7 @@ impl Refusal {
             Refusal::VirtualKeyInactive => "virtual_key_blocked",
             Refusal::InvalidRequest { .. } => "invalid_request",
             Refusal::AmbiguousLength => "ambiguous_length",
+            Refusal::OriginNotAllowed => "origin_not_allowed",
             Refusal::BodyTooLarge { .. } => "request_too_large",
             Refusal::NotFound { .. } => "not_found",
             Refusal::MethodNotAllowed { .. } => "method_not_allowed",
@@ -154,7 +159,7 @@ impl Refusal {
             Refusal::ProviderBlocked { .. } => "provider_blocked",
             Refusal::ModelBlocked { .. } => "model_blocked",
             Refusal::ModelNotPriced { .. } => "model_not_priced",
-            Refusal::UnsupportedOperation { .. } => "unsupported_operation",
+            Refusal::UnsupportedOperation { .. } | Refusal::DialectNotSpoken { .. } => "unsupported_operation",
             Refusal::NoProviderKey { .. } => "no_provider_key",
             Refusal::LimitReached(all) => limit_code(all),
             Refusal::TooManyRequests { .. } => "too_many_requests",
@@ -170,12 +175,14 @@ impl Refusal {
             | Refusal::AmbiguousLength
             | Refusal::UnknownProvider { .. }
             | Refusal::ModelUnresolved { .. }
-            | Refusal::UnsupportedOperation { .. } => 400,
+            | Refusal::UnsupportedOperation { .. }
+            | Refusal::DialectNotSpoken { .. } => 400,
             Refusal::VirtualKeyRequired
             | Refusal::VirtualKeyAmbiguous
             | Refusal::VirtualKeyNotFound { enforced: true } => 401,
             Refusal::VirtualKeyNotFound { enforced: false }
             | Refusal::VirtualKeyInactive
+            | Refusal::OriginNotAllowed
             | Refusal::ProviderBlocked { .. }
             | Refusal::ModelBlocked { .. }
             | Refusal::ModelNotPriced { .. } => 403,
@@ -222,7 +229,9 @@ impl Refusal {
     pub fn is_about_target(&self) -> bool {
         match self {
             Refusal::LimitReached(all) => all.iter().all(|e| e.level.is_about_target()),
-            Refusal::ModelNotPriced { .. } | Refusal::UnsupportedOperation { .. } => true,
+            Refusal::ModelNotPriced { .. }
+            | Refusal::UnsupportedOperation { .. }
+            | Refusal::DialectNotSpoken { .. } => true,
             _ => false,
         }
     }

@@ -1,9 +1,10 @@
 //! From the model a client names to an ordered list of targets: provider, model and provider key.
 
 use super::entity::{ModelSet, Provider, ProviderConfig, ProviderKey, is_built_in_provider};
+use super::pricing::{Price, UnknownModel};
 use super::refusal::Refusal;
 use super::request::RequestKind;
-use super::view::{Caller, View};
+use super::view::{Caller, Measure, View};
 use std::sync::Arc;
 
 /// One place that could serve the request.
@@ -36,24 +37,40 @@ fn wanted<'a>(view: &View, text: &'a str) -> Wanted<'a> {
     }
 }
 
+/// The price of the target's model. Where it has none, the policy decides; a budget cannot be kept
+/// without one.
+pub fn price(view: &View, caller: Option<&Caller>, target: &Target) -> Result<Option<Arc<Price>>, Refusal> {
+    let provider = &target.provider.name;
+    let known =
+        view.catalog.find(provider, &target.model).or_else(|| view.catalog.find(provider, &target.upstream_model));
+    if let Some(price) = known {
+        return Ok(Some(Arc::clone(price)));
+    }
+    match &view.policy.unknown_model {
+        UnknownModel::Priced(price) => Ok(Some(Arc::clone(price))),
+        UnknownModel::Free => Ok(None),
+        UnknownModel::Refuse => {
+            let limits = view.limits(caller, target.config, provider, &target.model);
+            if limits.iter().any(|limit| limit.key.measure == Measure::Money) {
+                return Err(Refusal::ModelNotPriced { provider: provider.to_string(), model: target.model.clone() });
+            }
+            Ok(None)
+        }
+    }
+}
+
 /// Every target that may serve `text` for this caller, best first; never empty.
-pub fn targets(view: &View, caller: Option<&Caller>, kind: RequestKind, text: &str) -> Result<Vec<Target>, Refusal> {
+pub fn targets(view: &View, caller: Option<&Caller>, asked: Asked, text: &str) -> Result<Vec<Target>, Refusal> {
     match wanted(view, text) {
         Wanted::Named { model: "", .. } | Wanted::Bare("") => {
             Err(Refusal::InvalidRequest { field: Some("model".into()), message: "model is empty".into() })
         }
-        Wanted::Named { provider, model } => named(view, caller, kind, provider, model),
-        Wanted::Bare(model) => bare(view, caller, kind, model),
+        Wanted::Named { provider, model } => named(view, caller, asked, provider, model),
+        Wanted::Bare(model) => bare(view, caller, asked, model),
     }
 }
 
-fn named(
-    view: &View,
-    caller: Option<&Caller>,
-    kind: RequestKind,
-    name: &str,
-    model: &str,
-) -> Result<Vec<Target>, Refusal> {
+fn named(view: &View, caller: Option<&Caller>, asked: Asked, name: &str, model: &str) -> Result<Vec<Target>, Refusal> {
     let config = match caller {
         None => None,
         Some(caller) if caller.key.provider_configs.is_empty() && view.policy.allow_by_default => None,
@@ -68,9 +85,7 @@ fn named(
         }
     };
     let provider = view.provider(name).ok_or_else(|| unknown_provider(view, name))?;
-    if !provider.allows(kind) {
-        return Err(Refusal::UnsupportedOperation { provider: name.into(), kind });
-    }
+    serves(provider, asked)?;
     let targets = through(provider, config, model);
     if targets.is_empty() {
         return Err(no_key(provider, config.map(|(_, config)| config), model));
@@ -80,13 +95,13 @@ fn named(
 
 /// A bare model goes to the key's weighted provider configs that allow it, heaviest first. Those
 /// that are known to have the model are taken alone, if there are any.
-fn bare(view: &View, caller: Option<&Caller>, kind: RequestKind, model: &str) -> Result<Vec<Target>, Refusal> {
+fn bare(view: &View, caller: Option<&Caller>, asked: Asked, model: &str) -> Result<Vec<Target>, Refusal> {
     let Some(caller) = caller else { return Err(unresolved(view, model)) };
     let configs = &caller.key.provider_configs;
     let allowed = || configs.iter().enumerate().filter(|(_, config)| config.allows(model));
     let mut candidates: Vec<_> = allowed()
         .filter_map(|(index, config)| Some((index, config, config.weight?, view.provider(&config.provider)?)))
-        .filter(|(_, _, _, provider)| provider.allows(kind))
+        .filter(|(_, _, _, provider)| serves(provider, asked).is_ok())
         .collect();
     let is_known = |config: &ProviderConfig, provider: &Provider| {
         names(&config.allowed_models, provider, model)
@@ -112,13 +127,31 @@ fn bare(view: &View, caller: Option<&Caller>, kind: RequestKind, model: &str) ->
     match (candidates.first(), allowed().next()) {
         (Some((_, config, _, provider)), _) => Err(no_key(provider, Some(config), model)),
         (None, Some((_, config))) if config.weight.is_some() => match view.provider(&config.provider) {
-            Some(provider) => Err(Refusal::UnsupportedOperation { provider: provider.name.to_string(), kind }),
+            Some(provider) => match serves(provider, asked) {
+                Err(refusal) => Err(refusal),
+                Ok(()) => Err(no_key(provider, Some(config), model)),
+            },
             None => Err(unknown_provider(view, &config.provider)),
         },
         (None, Some(_)) => Err(Refusal::ModelUnresolved { model: model.into() }),
         (None, None) if configs.is_empty() && view.policy.allow_by_default => Err(unresolved(view, model)),
         (None, None) => Err(Refusal::ModelBlocked { model: model.into() }),
     }
+}
+
+/// What is asked for: the kind, and whether as a stream.
+pub type Asked = (RequestKind, bool);
+
+/// Whether the provider may be asked this at all, and whether this version can ask it.
+fn serves(provider: &Provider, (kind, stream): Asked) -> Result<(), Refusal> {
+    let name = || provider.name.to_string();
+    if !provider.allows(kind, stream) {
+        return Err(Refusal::UnsupportedOperation { provider: name(), kind, stream });
+    }
+    if !provider.speaks_openai() {
+        return Err(Refusal::DialectNotSpoken { provider: name() });
+    }
+    Ok(())
 }
 
 fn names(set: &ModelSet, provider: &Provider, model: &str) -> bool {
@@ -134,13 +167,13 @@ fn through(provider: &Arc<Provider>, config: Option<(usize, &ProviderConfig)>, m
         upstream_model: key.and_then(|key| key.aliases.get(model)).map_or(model, String::as_str).to_owned(),
         key: key.cloned(),
     };
-    if provider.keyless {
+    if provider.keyless() {
         return vec![target(None)];
     }
     let mut keys: Vec<_> = provider
         .keys
         .iter()
-        .filter(|key| key.serves(&provider.name, model))
+        .filter(|key| key.serves(&provider.name, model) && provider.base_url(Some(key)).is_some())
         .filter(|key| config.is_none_or(|(_, config)| config.key_ids.contains(&key.id)))
         .collect();
     keys.sort_by_key(|key| std::cmp::Reverse(key.weight));
@@ -185,7 +218,8 @@ pub fn models(view: &View, caller: Option<&Caller>) -> Vec<String> {
         let names = names.chain(view.catalog.models(&provider.name).map(str::to_owned));
         for name in names {
             let model = name.strip_prefix(&prefix).unwrap_or(&name);
-            let usable = config.is_none_or(|config| config.allows(model))
+            let usable = provider.speaks_openai()
+                && config.is_none_or(|config| config.allows(model))
                 && !through(provider, config.map(|config| (0, config)), model).is_empty();
             if usable {
                 found.push(format!("{prefix}{model}"));

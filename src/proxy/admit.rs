@@ -1,13 +1,13 @@
 //! Holding: what an attempt is expected to cost, set aside at every limit before a byte is sent.
 
 use crate::governance::money::Nanos;
-use crate::governance::pricing::{Price, UnknownModel};
+use crate::governance::pricing::Price;
 use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
-use crate::governance::route::Target;
+use crate::governance::route::{self, Target};
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
-use crate::governance::view::{Caller, Measure, View};
+use crate::governance::view::Caller;
 use crate::provider::Call;
 use crate::state::hold::{Hold, Spend};
 use crate::state::outbox::CallTag;
@@ -34,7 +34,7 @@ pub(super) fn admit(
     target: &Target,
     now: Timestamp,
 ) -> Result<Admitted, Refusal> {
-    let price = price(&snapshot.view, caller, target)?;
+    let price = route::price(&snapshot.view, caller, target)?;
     let usage = expected(state, call, target, price.as_deref());
     let tag = CallTag {
         virtual_key: caller.map(|caller| Arc::clone(&caller.key.id)),
@@ -65,26 +65,4 @@ fn expected(state: &State, call: &Call, target: &Target, price: Option<&Price>) 
     let input = call.input_estimate().min(window);
     let output = state.expectations.output(&target.provider.name, &target.model, call.output_cap);
     Usage::estimated(input, output.saturating_mul(call.choices.max(1)))
-}
-
-/// The price of the target's model. Where it has none, the policy decides; a budget cannot be kept
-/// without one.
-fn price(view: &View, caller: Option<&Caller>, target: &Target) -> Result<Option<Arc<Price>>, Refusal> {
-    let provider = &target.provider.name;
-    let known =
-        view.catalog.find(provider, &target.model).or_else(|| view.catalog.find(provider, &target.upstream_model));
-    if let Some(price) = known {
-        return Ok(Some(Arc::clone(price)));
-    }
-    match &view.policy.unknown_model {
-        UnknownModel::Priced(price) => Ok(Some(Arc::clone(price))),
-        UnknownModel::Free => Ok(None),
-        UnknownModel::Refuse => {
-            let limits = view.limits(caller, target.config, provider, &target.model);
-            if limits.iter().any(|limit| limit.key.measure == Measure::Money) {
-                return Err(Refusal::ModelNotPriced { provider: provider.to_string(), model: target.model.clone() });
-            }
-            Ok(None)
-        }
-    }
 }

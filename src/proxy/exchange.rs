@@ -19,6 +19,8 @@ pub struct Exchange {
     pub(super) attempts: u32,
     /// The status that the client saw.
     pub(super) status: Option<u16>,
+    /// The web page that calls, if it may read the answer.
+    pub(super) page: Option<HeaderValue>,
     /// The client left before its answer was complete.
     pub(super) client_left: bool,
     _open: OpenRequest,
@@ -32,6 +34,7 @@ impl Exchange {
             request_id: None,
             attempts: 0,
             status: None,
+            page: None,
             client_left: false,
             _open: OpenRequest::count(open),
         }

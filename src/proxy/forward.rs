@@ -65,7 +65,7 @@ static KEPT_BACK: [HeaderName; 11] = [
     HeaderName::from_static("proxy-connection"),
 ];
 /// Headers that only we may write: a provider's limits are about our account there.
-const OURS: [&str; 2] = ["x-ratelimit-", "x-tollgate-"];
+const OURS: [&str; 3] = ["access-control-", "x-ratelimit-", "x-tollgate-"];
 static PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-tollgate-model");
 
@@ -245,9 +245,9 @@ async fn attempt(
         return Attempt::Failed(set_aside(target, at, head, body));
     }
     let deadline = stopwatch() + target.provider.network.request_timeout;
-    let (success, events, length) = (head.status.is_success(), is_event_stream(&head), length_kept(job, &head));
+    let (success, events, length) = (head.status.is_success(), is_event_stream(&head), length_kept(job, target, &head));
     let answer = Answer {
-        reader: success.then(|| reader(job, &head)),
+        reader: success.then(|| reader(job, target, &head)),
         head: client_head(job, x, head, target, length, session.req_header().version),
         first_piece_by: deadline,
         all_by: (!events).then_some(deadline),
@@ -299,10 +299,14 @@ async fn reach(
     let (provider, network) = (&target.provider, &target.provider.network);
     let name = || provider.name.to_string();
     let failed = |failure| Stop::Failed(Ending::UpstreamFailed, failure);
-    let (base, path) = openai::address(provider, request.call.kind);
+    let (kind, stream) = (request.call.kind, request.call.stream);
+    let Some((base, path)) = openai::address(provider, target.key.as_deref(), kind, stream) else {
+        tracing::warn!(provider = %provider.name, "nobody said where this provider is");
+        return Err(failed(Failure::Unreachable { provider: name() }));
+    };
     let origin = gateway.dialer.origin(base).map_err(|error| failed(unreachable(name(), &error)))?;
     let path = format!("{}{path}", origin.path());
-    let body = request.call.rewrite(&request.body, &target.upstream_model, asks_usage(job));
+    let body = request.call.rewrite(&request.body, &target.upstream_model, asks_usage(job, target));
     let deadline = stopwatch() + network.request_timeout;
     let mut stale = 0;
     loop {
@@ -330,7 +334,7 @@ async fn reach(
                 return Err(Stop::ClientGone(None));
             }
             Watched::LeftAndDone(Ok(head)) => {
-                let reading = read_on(&mut line, reader(job, &head), stopwatch() + drain).await;
+                let reading = read_on(&mut line, reader(job, target, &head), stopwatch() + drain).await;
                 line.session.shutdown().await;
                 return Err(Stop::ClientGone(Some(reading)));
             }
@@ -357,14 +361,17 @@ async fn reach(
 }
 
 /// Whether the provider must be asked for usage that the client did not ask for.
-fn asks_usage(job: &Job<'_>) -> bool {
+fn asks_usage(job: &Job<'_>, target: &Target) -> bool {
     let call = &job.request.call;
-    call.stream && !call.include_usage && openai::tells_usage_when_asked(call.kind)
+    call.stream
+        && !call.include_usage
+        && openai::tells_usage_when_asked(call.kind)
+        && !target.provider.tells_usage_unasked()
 }
 
-fn reader(job: &Job<'_>, head: &ResponseHeader) -> Reader {
+fn reader(job: &Job<'_>, target: &Target, head: &ResponseHeader) -> Reader {
     let kind = job.request.call.kind;
-    if is_event_stream(head) { Reader::stream(kind, asks_usage(job)) } else { Reader::unary(kind) }
+    if is_event_stream(head) { Reader::stream(kind, asks_usage(job, target)) } else { Reader::unary(kind) }
 }
 
 fn is_event_stream(head: &ResponseHeader) -> bool {
@@ -374,8 +381,8 @@ fn is_event_stream(head: &ResponseHeader) -> bool {
 }
 
 /// The answer's length, unless something may be taken out of it.
-fn length_kept(job: &Job<'_>, head: &ResponseHeader) -> Option<usize> {
-    if is_event_stream(head) && asks_usage(job) {
+fn length_kept(job: &Job<'_>, target: &Target, head: &ResponseHeader) -> Option<usize> {
+    if is_event_stream(head) && asks_usage(job, target) {
         return None;
     }
     head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
@@ -481,7 +488,7 @@ fn upstream_head(
         }
     }
     for (name, value) in &target.provider.network.extra_headers {
-        let value = HeaderValue::from_str(value).map_err(|_| bad("an extra header has no header's value"))?;
+        let value = HeaderValue::from_str(value.expose()).map_err(|_| bad("an extra header has no header's value"))?;
         headers.insert(HeaderName::try_from(name).map_err(|_| bad("an extra header has no header's name"))?, value);
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -15,12 +15,14 @@ mod meter;
 mod respond;
 mod settle;
 
+use crate::governance::entity::ClientConfig;
 use crate::governance::refusal::Refusal;
 use crate::governance::route;
 use crate::state::clock::since;
 use crate::state::outbox::ChargeId;
 use crate::state::{Snapshot, State};
 use crate::telemetry::Metrics;
+use crate::wire::cors::{Cors, is_preflight};
 use crate::wire::{credential, show};
 use async_trait::async_trait;
 use call::Ask;
@@ -28,8 +30,9 @@ use dial::Dialer;
 use exchange::{Exchange, client_request_id};
 use forward::Job;
 use guard::Guard;
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use pingora::connectors::ConnectorOptions;
+use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 use pingora_proxy::{ProxyHttp, Session};
 use respond::About;
@@ -41,8 +44,8 @@ use std::time::Duration;
 /// What the proxy needs to know of the operator's wishes.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Larger request bodies get 413.
-    pub body_bytes_max: u64,
+    /// Larger request bodies get 413. Absent: what the client settings say, or `BODY_BYTES_MAX`.
+    pub body_bytes_max: Option<u64>,
     /// How long an answer is read on for its usage after the client left. Zero cancels it at once.
     pub drain_after_disconnect: Duration,
     /// Whether providers may live at private and loopback addresses.
@@ -61,6 +64,9 @@ pub struct Gateway {
     guard: Guard,
     open_requests: Arc<AtomicI64>,
 }
+
+/// The largest request body where nobody says otherwise.
+const BODY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// An idle connection of a client is closed after this.
 pub const IDLE_CLIENT_SECONDS: u64 = 75;
@@ -138,8 +144,14 @@ impl Gateway {
         let _place = self.guard.enter(session)?;
         let head = session.req_header();
         refuse_two_lengths(session)?;
-        let ask = call::ask(&head.method, head.uri.path())?;
         let snapshot = self.state.snapshot();
+        if head.headers.contains_key(header::ORIGIN)
+            && let Some(allowed) = page(head, &snapshot.view.client, x)?
+        {
+            respond::preflight(session, allowed, x).await;
+            return Ok(());
+        }
+        let ask = call::ask(&head.method, head.uri.path())?;
         let kind = match ask {
             Ask::Health => return self.say(session, x, 200, br#"{"status":"ok"}"#.to_vec()).await,
             Ask::Quota => return self.quota(session, x, &snapshot).await,
@@ -148,9 +160,11 @@ impl Gateway {
         };
         about.kind = Some(kind);
         let caller = identify::identify(&snapshot.view, &self.state.hasher, &head.headers)?;
-        let request = call::read(session, kind, self.options.body_bytes_max).await?;
+        let body_bytes_max = self.options.body_bytes_max.or(snapshot.view.client.body_bytes_max);
+        let request = call::read(session, kind, body_bytes_max.unwrap_or(BODY_BYTES_MAX)).await?;
         about.model = Some(request.call.model.clone());
-        let targets = route::targets(&snapshot.view, caller.as_deref(), kind, &request.call.model)?;
+        let call = &request.call;
+        let targets = route::targets(&snapshot.view, caller.as_deref(), (kind, call.stream), &call.model)?;
         about.provider = Some(targets[0].provider.name.to_string());
         let job = Job { gateway: self, snapshot: &snapshot, caller: caller.as_deref(), request: &request };
         forward::forward(&job, session, x, &targets).await
@@ -191,6 +205,18 @@ impl Gateway {
     async fn say(&self, session: &mut Session, x: &mut Exchange, status: u16, body: Vec<u8>) -> Result<(), Halt> {
         respond::json(session, status, body, None, x).await.map_err(|_| Halt::ClientGone)
     }
+}
+
+/// Notes the web page that calls. The answer to a browser that asks what it may send, if it does.
+fn page(head: &RequestHeader, client: &ClientConfig, x: &mut Exchange) -> Result<Option<HeaderMap>, Refusal> {
+    let cors = Cors { origins: &client.allowed_origins, headers: &client.allowed_headers, local: true };
+    let origin = cors.origin(&head.headers);
+    x.page.clone_from(&origin);
+    if !is_preflight(&head.method, &head.headers) {
+        return Ok(None);
+    }
+    let origin = origin.ok_or(Refusal::OriginNotAllowed)?;
+    Ok(Some(cors.preflight(origin, &head.headers)))
 }
 
 /// A head that says twice how long its body is reads differently to different servers. Pingora has

@@ -7,6 +7,7 @@ use super::exchange::Exchange;
 use super::meter::send;
 use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
+use crate::wire::cors;
 use crate::wire::error::{Envelope, ExtraFields};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
@@ -103,6 +104,15 @@ pub(super) async fn json(
     Ok(())
 }
 
+/// Answers a browser that asks what it may send.
+pub(super) async fn preflight(session: &mut Session, allowed: HeaderMap, x: &mut Exchange) {
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = StatusCode::NO_CONTENT;
+    parts.headers = allowed;
+    own_headers(&mut parts.headers, x);
+    write_whole(session, x, Box::new(ResponseHeader::from(parts)), Bytes::new()).await;
+}
+
 /// Sends an answer that is complete already.
 pub(super) async fn write_whole(session: &mut Session, x: &mut Exchange, head: Box<ResponseHeader>, body: Bytes) {
     x.status = Some(head.status.as_u16());
@@ -121,6 +131,9 @@ pub(super) fn own_headers(headers: &mut HeaderMap, x: &Exchange) {
     }
     if x.attempts > 0 {
         headers.insert(ATTEMPTS.clone(), x.attempts.into());
+    }
+    if let Some(page) = &x.page {
+        cors::mark(headers, page.clone());
     }
 }
 

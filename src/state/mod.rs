@@ -203,8 +203,11 @@ impl State {
             let cell = snapshot.meter(limit).cell(now);
             let amount = ask.spend.of(limit.key.measure);
             if !cell.hold(limit.max, amount, snapshot.view.policy.admission) {
-                let stopped = snapshot.explain(limit, cell.tally(), cell.start());
-                let exceeded = snapshot.reported(&limits, stopped, now);
+                let mut exceeded = snapshot.reported(&limits, now);
+                if exceeded.is_empty() {
+                    // All of them cleared meanwhile: the one that stopped us.
+                    exceeded.push(snapshot.explain(limit, cell.tally(), cell.start()));
+                }
                 return Err(Refusal::LimitReached(exceeded));
             }
             hold.add(Share { cell, held: amount });
@@ -244,19 +247,16 @@ impl Snapshot {
         Exceeded { subject: self.view.subject(limit).map(Into::into), ..explain(limit, tally, start) }
     }
 
-    /// Of all exhausted limits the one to report: both halves of one rate limit together. If all of them
-    /// cleared meanwhile, the one that stopped us.
-    fn reported(&self, limits: &[&Limit], stopped: Exceeded, now: Timestamp) -> Vec<Exceeded> {
+    /// Of all exhausted limits the one to report: both halves of one rate limit together.
+    pub fn reported(&self, limits: &[&Limit], now: Timestamp) -> Vec<Exceeded> {
         let exhausted = limits.iter().filter_map(|limit| {
             let (tally, start) = self.tally(limit, now);
             (tally.used >= limit.max).then(|| self.explain(limit, tally, start))
         });
         let mut exhausted: Vec<Exceeded> = exhausted.collect();
         exhausted.sort_by_key(rank);
-        match exhausted.first().map(rank) {
-            Some(first) => exhausted.into_iter().take_while(|e| rank(e) == first).collect(),
-            None => vec![stopped],
-        }
+        let first = exhausted.first().map(rank);
+        exhausted.into_iter().take_while(|e| Some(rank(e)) == first).collect()
     }
 }
 

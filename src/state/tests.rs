@@ -1,7 +1,10 @@
 //! Money is conserved, whatever the order of things; and a window keeps what it admitted.
 
 use super::*;
-use crate::governance::entity::{Budget, KeySet, Limits, ModelSet, ProviderConfig, Quota, RateLimit, VirtualKey};
+use crate::governance::entity::{
+    Budget, Customer, KeySet, Limits, ModelConfig, ModelSet, ProviderConfig, ProviderLimits, Quota, RateLimit, Team,
+    VirtualKey,
+};
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::{Span, Window};
@@ -79,11 +82,11 @@ impl House {
     }
 
     fn publish(&self, key: Arc<VirtualKey>) {
-        let insert = |declared: &mut Declared| {
-            declared.virtual_keys.insert(Arc::clone(&key.id), (DIGEST, Arc::clone(&key)));
-            Ok::<(), ()>(())
-        };
-        self.state.change(&HashMap::new(), insert).unwrap();
+        self.make(vec![Edit::VirtualKey { key, digest: DIGEST, value: None }]);
+    }
+
+    fn make(&self, edits: Vec<Edit>) {
+        self.state.change(&HashMap::new(), |_| Ok::<_, ()>((edits, ())), |_, _, _, ()| Ok(())).unwrap();
     }
 
     fn admit(&self, cost: i64, tokens: i64) -> Result<Hold, Refusal> {
@@ -251,6 +254,150 @@ fn changing_a_limit_keeps_what_was_spent() {
     house.publish(key(vec![budget("b", 500, "2h")], None, (vec![], None)));
     house.call(1).unwrap();
     assert_eq!(house.tallies(), [(61, 0)]);
+}
+
+#[test]
+fn every_level_holds_and_the_order_of_checks_decides_what_is_told() {
+    let at = Timestamp::from_millis(START);
+    let limits = |id: &str, money: i64, requests: Option<i64>| Limits {
+        budgets: vec![budget(&format!("{id}-b"), money, "1h")],
+        rate_limit: requests.map(|max| rate(&format!("{id}-r"), None, Some(max))),
+    };
+    let check = |tight: &str, requests: Option<i64>, code: &str, at_target: bool, told: &str| {
+        let of = |id: &str| limits(id, if tight == id { 5 } else { 1_000 }, requests.filter(|_| tight == id));
+        let mut key = VirtualKey::clone(&key(of("vk").budgets, of("vk").rate_limit, (vec![], None)));
+        key.provider_configs[0].limits = of("config");
+        key.team_id = Some("t".into());
+        let customer = Customer {
+            id: "c".into(),
+            name: "secret name".into(),
+            limits: of("customer"),
+            config_hash: String::new(),
+            created_at: at,
+            updated_at: at,
+        };
+        let team = Team {
+            id: "t".into(),
+            name: "secret name".into(),
+            customer_id: Some("c".into()),
+            limits: of("team"),
+            profile: None,
+            config: None,
+            claims: None,
+            config_hash: String::new(),
+            created_at: at,
+            updated_at: at,
+        };
+        let model = |id: &str, provider: Option<&str>| ModelConfig {
+            id: id.into(),
+            model_name: "m".into(),
+            provider: provider.map(Into::into),
+            limits: of(id),
+            config_hash: String::new(),
+            created_at: at,
+            updated_at: at,
+        };
+        let provider = ProviderLimits { provider: "openai".into(), limits: of("provider"), config_hash: String::new() };
+        let (clock, hand) = Clock::manual(at);
+        let house = House { state: State::new(clock, KeyHasher::new(&[1; 32]), 1_000), hand };
+        // The key first: whoever comes later is linked to it all the same.
+        house.publish(Arc::new(key));
+        house.make(vec![
+            Edit::Team(Arc::new(team)),
+            Edit::Customer(Arc::new(customer)),
+            Edit::ModelConfig(Arc::new(model("model", None))),
+            Edit::ModelConfig(Arc::new(model("provider-model", Some("openai")))),
+            Edit::ModelConfig(Arc::new(model("elsewhere", Some("azure")))),
+            Edit::ProviderLimits(Arc::new(provider)),
+        ]);
+        house.call(10).unwrap();
+        let refusal = house.admit(1, 0).unwrap_err();
+        assert_eq!((refusal.code(), refusal.is_about_target()), (code, at_target), "{tight}");
+        let text = refusal.to_string();
+        assert!(text.starts_with(told) && !text.contains("secret name"), "{tight}: {text}");
+        assert_eq!(house.state.outbox().open_holds(), 0);
+    };
+    check("provider", None, "budget_exceeded", true, "Provider-level budget exceeded: openai budget exceeded: ");
+    check(
+        "provider-model",
+        None,
+        "budget_exceeded",
+        true,
+        "Model-level budget exceeded: Model:m:Provider:openai budget",
+    );
+    check("model", None, "budget_exceeded", true, "Model-level budget exceeded: Model:m budget exceeded: ");
+    check("customer", None, "budget_exceeded", false, "Budget exceeded: Customer budget exceeded: ");
+    check("team", None, "budget_exceeded", false, "Budget exceeded: Team budget exceeded: ");
+    check("vk", None, "budget_exceeded", false, "Budget exceeded: VK budget exceeded: ");
+    check("config", None, "budget_exceeded", true, "Budget exceeded: Provider config budget exceeded: ");
+    check("team", Some(1), "request_limited", false, "Rate limit check failed: rate limit violated for Team: ");
+    check(
+        "provider",
+        Some(1),
+        "request_limited",
+        true,
+        "Provider-level rate limit check failed: rate limit violated for openai: ",
+    );
+}
+
+#[test]
+fn a_key_that_moves_counts_for_its_new_team_from_now_on() {
+    let at = Timestamp::from_millis(START);
+    let team = |id: &str| {
+        Edit::Team(Arc::new(Team {
+            id: id.into(),
+            name: id.into(),
+            customer_id: None,
+            limits: Limits { budgets: vec![budget(&format!("{id}-b"), 100, "1h")], rate_limit: None },
+            profile: None,
+            config: None,
+            claims: None,
+            config_hash: String::new(),
+            created_at: at,
+            updated_at: at,
+        }))
+    };
+    let member = |id: &str| {
+        let mut member = VirtualKey::clone(&key(vec![], None, (vec![], None)));
+        member.team_id = Some(id.into());
+        Arc::new(member)
+    };
+    let house = House::with(member("one"));
+    house.make(vec![team("one"), team("two")]);
+    house.call(60).unwrap();
+    house.publish(member("two"));
+    house.call(10).unwrap();
+    let snapshot = house.state.snapshot();
+    let spent = |id: &str| snapshot.tally(&snapshot.view.team(id).unwrap().limits[0], at).0.spent;
+    assert_eq!((spent("one"), spent("two")), (60, 10));
+}
+
+#[test]
+fn a_change_that_is_not_made_durable_never_was() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    house.call(60).unwrap();
+    let wider = key(vec![budget("b", 500, "1h"), budget("c", 500, "2h")], None, (vec![], None));
+    let edits = || vec![Edit::VirtualKey { key: Arc::clone(&wider), digest: DIGEST, value: None }];
+    let refused = house.state.change(&HashMap::new(), |_| Ok((edits(), ())), |_, _, _, ()| Err::<(), _>("disk full"));
+    assert_eq!((refused, house.tallies()), (Err("disk full"), vec![(60, 0)]));
+    house.call(50).unwrap();
+    assert_eq!(house.call(1).unwrap_err().code(), "budget_exceeded");
+    // What was given up is taken again, and with nothing left over.
+    house.make(edits());
+    assert_eq!(house.tallies(), [(110, 0), (0, 0)]);
+}
+
+#[test]
+fn cells_of_limits_that_went_are_not_met_again() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    house.call(60).unwrap();
+    let old = house.state.snapshot();
+    house.publish(key(vec![budget("other", 100, "1h")], None, (vec![], None)));
+    assert_eq!(house.tallies(), [(0, 0)]);
+    house.publish(key(vec![budget("other", 100, "1h"), budget("b", 100, "2h")], None, (vec![], None)));
+    assert_eq!(house.tallies(), [(0, 0), (0, 0)]);
+    let limit = &old.view.caller(&DIGEST).unwrap().limits[0];
+    assert_eq!(old.tally(limit, Timestamp::from_millis(START)).0.spent, 60);
 }
 
 #[test]

@@ -3,12 +3,20 @@
 
 use super::faults::Faults;
 use crate::governance::entity::Weight;
-use crate::governance::money::Nanos;
+use crate::governance::money::{Nanos, Rate};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
 /// No list of names or of objects has a reason to be longer.
 pub const LIST_MAX: usize = 10_000;
+
+/// No name has a reason to be longer.
+pub const NAME_BYTES_MAX: usize = 255;
+
+const DESCRIPTION_BYTES_MAX: usize = 4_096;
+
+/// JSON that is only stored and returned.
+pub const FREE_BYTES_MAX: usize = 64 * 1_024;
 
 /// One object of a body, and where it stands.
 #[derive(Debug, Clone)]
@@ -38,7 +46,16 @@ impl<T> Given<T> {
         matches!(self, Given::Absent)
     }
 
-    fn map<U>(self, f: impl FnOnce(T) -> Option<U>) -> Given<U> {
+    /// The value, where absent means `old` and null means none.
+    pub fn or_keep(self, old: Option<T>) -> Option<T> {
+        match self {
+            Given::Value(value) => Some(value),
+            Given::Null => None,
+            Given::Absent => old,
+        }
+    }
+
+    pub fn map<U>(self, f: impl FnOnce(T) -> Option<U>) -> Given<U> {
         match self {
             Given::Absent => Given::Absent,
             Given::Null => Given::Null,
@@ -112,7 +129,74 @@ impl<'a> Object<'a> {
     }
 
     pub fn integer(&self, name: &str, faults: &mut Faults) -> Given<i64> {
-        self.typed(name, "a whole number", faults, Value::as_i64)
+        self.raw(name).map(|value| {
+            let found = value.as_i64();
+            if found.is_none() {
+                let message = match value.as_number() {
+                    // A fraction, or more digits than there is room for.
+                    Some(number) => format!("must be a whole number of at most 64 bits, not {number}"),
+                    None => format!("must be a whole number, not {}", name_of(value)),
+                };
+                faults.add(self.path(name), message);
+            }
+            found
+        })
+    }
+
+    /// A text that names something: not blank, of a bounded length, in printable characters. A blank one is a
+    /// fault with the words `missing`.
+    pub fn name(&self, name: &str, missing: &str, faults: &mut Faults) -> Given<&'a str> {
+        let text = self.text(name, faults);
+        let Given::Value(found) = text else { return text };
+        let fault = if found.trim().is_empty() {
+            missing.to_owned()
+        } else if found.len() > NAME_BYTES_MAX {
+            format!("is longer than {NAME_BYTES_MAX} bytes")
+        } else if found.contains(char::is_control) {
+            "has control characters in it".to_owned()
+        } else {
+            return text;
+        };
+        faults.add(self.path(name), fault);
+        Given::Absent
+    }
+
+    /// The name of a new object, or an old one's where nothing is said of it.
+    pub fn name_or(&self, name: &str, old: Option<&str>, missing: &str, faults: &mut Faults) -> String {
+        let found = self.name(name, missing, faults).value().or(old).unwrap_or_default();
+        if found.is_empty() && self.raw(name).value().is_none() {
+            faults.add(self.path(name), missing);
+        }
+        found.to_owned()
+    }
+
+    /// Free text about an object; an old one's where nothing is said of it.
+    pub fn description(&self, old: Option<&str>, faults: &mut Faults) -> String {
+        let text = self.text("description", faults).value();
+        if text.is_some_and(|text| text.len() > DESCRIPTION_BYTES_MAX) {
+            faults.add(self.path("description"), format!("is longer than {DESCRIPTION_BYTES_MAX} bytes"));
+        }
+        text.or(old).unwrap_or_default().to_owned()
+    }
+
+    /// A text that "" takes away, as null does.
+    pub fn clearable(&self, name: &str, faults: &mut Faults) -> Given<&'a str> {
+        match self.text(name, faults) {
+            Given::Value("") => Given::Null,
+            text => text,
+        }
+    }
+
+    /// A free JSON object, as text in its canonical form.
+    pub fn free_object(&self, name: &str, faults: &mut Faults) -> Given<String> {
+        self.typed(name, "an object", faults, |value| value.as_object().map(|_| value)).map(|value| {
+            let text = value.to_string();
+            if text.len() > FREE_BYTES_MAX {
+                faults.add(self.path(name), format!("is longer than {FREE_BYTES_MAX} bytes"));
+                return None;
+            }
+            Some(text)
+        })
     }
 
     pub fn array(&self, name: &str, faults: &mut Faults) -> Given<&'a Vec<Value>> {
@@ -163,6 +247,12 @@ impl<'a> Object<'a> {
                 None
             }
         })
+    }
+
+    /// Dollars for one unit.
+    pub fn rate(&self, name: &str, faults: &mut Faults) -> Given<Rate> {
+        self.number(name, faults)
+            .map(|text| Rate::from_dollars(&text).map_err(|error| faults.add(self.path(name), error.to_string())).ok())
     }
 
     pub fn weight(&self, name: &str, faults: &mut Faults) -> Given<Weight> {

@@ -1,10 +1,27 @@
 //! Answers of the contract.
 
+mod limits;
+mod model_config;
+mod owner;
+mod price_override;
+pub mod provider;
+mod provider_limits;
+mod rule;
 mod virtual_key;
 
 use serde_json::{Value, json};
 
-pub use virtual_key::{Live, Shown, budget, dollars, quota, rate_limit, virtual_key};
+pub use super::client::{show_basic_auth as basic_auth, show_client_config as client_config};
+pub use limits::{Live, budget, dollars, owned_budget, owned_rate_limit, rate_limit};
+pub use model_config::model_config;
+pub use owner::{CustomerRelations, TeamRelations, customer, team};
+pub use price_override::price_override;
+pub use provider::{
+    ModelQuery, expanded_key, models as provider_models, models_base, models_details, provider, provider_key,
+};
+pub use provider_limits::provider_limits;
+pub use rule::rule;
+pub use virtual_key::{Shown, quota, virtual_key};
 
 /// The list of models, as OpenAI writes it.
 pub fn models(ids: &[String]) -> Vec<u8> {
@@ -21,3 +38,6 @@ fn model_object(id: &str) -> Value {
     let owner = id.split_once('/').map_or("", |(provider, _)| provider);
     json!({"id": id, "object": "model", "created": 0, "owned_by": owner})
 }
+
+#[cfg(test)]
+mod tests;

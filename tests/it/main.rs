@@ -6,6 +6,7 @@ mod bodies;
 mod fake;
 mod fallover;
 mod floors;
+mod governed;
 mod house;
 mod money;
 mod odd;

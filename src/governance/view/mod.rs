@@ -6,6 +6,8 @@
 //! behind it.
 
 mod limit;
+#[cfg(test)]
+mod tests;
 
 use super::edit::Edit;
 use super::entity::{

@@ -1,0 +1,95 @@
+//! Routing rules over REST.
+
+use super::Admin;
+use super::change::Lens;
+use super::error::ApiError;
+use super::query::Query;
+use super::resource::{Resource, Selection};
+use crate::governance::cel;
+use crate::governance::edit::Edit;
+use crate::governance::entity::{RoutingRule, RuleScope};
+use crate::governance::view::View;
+use crate::wire::change::Change;
+use crate::wire::faults::Faults;
+use crate::wire::{rule, show};
+use axum::http::StatusCode;
+use serde_json::Value;
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+pub(super) struct RoutingRules;
+
+impl Resource for RoutingRules {
+    type Entity = RoutingRule;
+    const TITLE: &'static str = "Routing rule";
+    const ONE: &'static str = "rule";
+    const MANY: &'static str = "rules";
+
+    fn find<'a>(view: &'a View, id: &str) -> Option<&'a RoutingRule> {
+        view.rule(id).map(|rule| &**rule)
+    }
+
+    fn read(
+        body: &Value,
+        base: Option<&RoutingRule>,
+        change: &mut Change<'_>,
+        faults: &mut Faults,
+    ) -> Option<RoutingRule> {
+        rule::rule(body, base, change, faults)
+    }
+
+    fn check(view: &View, rule: &RoutingRule) -> Result<(), ApiError> {
+        let others = || view.rules().filter(|other| other.scope == rule.scope && other.id != rule.id);
+        let conflict = |message: String, field| Err(ApiError::new(StatusCode::CONFLICT, message).about(field));
+        let scope = rule.scope.name();
+        if others().any(|other| other.name == rule.name) {
+            return conflict(
+                format!("routing rule with name '{}' already exists for scope {scope}", rule.name),
+                "name",
+            );
+        }
+        if others().any(|other| other.priority == rule.priority) {
+            let message = format!("routing rule with priority {} already exists for scope {scope}", rule.priority);
+            return conflict(message, "priority");
+        }
+        Ok(())
+    }
+
+    fn id(rule: &RoutingRule) -> &Arc<str> {
+        &rule.id
+    }
+
+    fn put(_: &Admin, _: &View, rule: RoutingRule) -> Result<Vec<Edit>, ApiError> {
+        Ok(vec![Edit::RoutingRule(Arc::new(rule))])
+    }
+
+    fn remove(_: &View, rule: &RoutingRule) -> Vec<Edit> {
+        vec![Edit::RemoveRoutingRule(Arc::clone(&rule.id))]
+    }
+
+    fn select(lens: &Lens<'_>, query: &Query) -> Result<Selection, ApiError> {
+        let (search, scope, scope_id) = (query.search(), query.get("scope"), query.get("scope_id"));
+        if let Some(scope) = scope.filter(|scope| !RuleScope::NAMES.contains(scope)) {
+            let message = format!("unknown scope '{scope}'; it is one of: {}", RuleScope::NAMES.join(", "));
+            return Err(ApiError::bad_request(message).about("scope"));
+        }
+        let mut found: Vec<&Arc<RoutingRule>> = lens
+            .view
+            .rules()
+            .filter(|rule| scope.is_none_or(|scope| rule.scope.name() == scope))
+            .filter(|rule| scope_id.is_none_or(|id| rule.scope.id().is_some_and(|own| **own == *id)))
+            .filter(|rule| rule.name.to_lowercase().contains(&search))
+            .collect();
+        // In the order in which they are tried.
+        found.sort_by_key(|rule| (rule.priority, Reverse(rule.created_at), &rule.id));
+        let ids = found.into_iter().map(|rule| Arc::clone(&rule.id)).collect();
+        Ok(Selection::of(ids, query.page(None)?))
+    }
+
+    fn show(lens: &Lens<'_>, id: &str) -> Option<Value> {
+        let rule = lens.view.rule(id)?;
+        // One that was stored by another version may not be read by this one; then it is off, and says why.
+        let fault = (!rule.enabled).then(|| cel::check(&rule.expression).err()).flatten();
+        Some(show::rule(rule, fault.map(|fault| fault.to_string()).as_deref()))
+    }
+}

@@ -1,0 +1,267 @@
+//! Whatever the order of changes, a view says the same as one that was built at once.
+
+use super::*;
+use crate::governance::edit;
+use crate::governance::entity::{
+    Budget, KeySet, Limits, ModelPattern, ModelSet, OverrideScope, ProviderConfig, RuleScope,
+};
+use crate::governance::money::Nanos;
+use crate::governance::time::{Span, Window};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+const AT: Timestamp = Timestamp::from_millis(1_000);
+
+fn limits(ids: &[&str]) -> Limits {
+    let budget = |id: &&str| Budget {
+        id: (*id).into(),
+        max: Nanos::new(1_000),
+        window: Window::rolling(Span::parse("1h").unwrap()),
+        anchor: AT,
+        created_at: AT,
+        updated_at: AT,
+    };
+    Limits { budgets: ids.iter().map(budget).collect(), rate_limit: None }
+}
+
+fn customer(id: u8, count: usize) -> Edit {
+    let (id, budget) = (format!("c{id}"), format!("c{id}-b"));
+    Edit::Customer(Arc::new(Customer {
+        id: id.as_str().into(),
+        name: id,
+        limits: limits(&[&*budget][..count.min(1)]),
+        config_hash: String::new(),
+        created_at: AT,
+        updated_at: AT,
+    }))
+}
+
+fn team(id: u8, customer: Option<u8>, count: usize) -> Edit {
+    let (id, budget) = (format!("t{id}"), format!("t{id}-b"));
+    Edit::Team(Arc::new(Team {
+        id: id.as_str().into(),
+        name: id,
+        customer_id: customer.map(|customer| format!("c{customer}").into()),
+        limits: limits(&[&*budget][..count.min(1)]),
+        profile: None,
+        config: None,
+        claims: None,
+        config_hash: String::new(),
+        created_at: AT,
+        updated_at: AT,
+    }))
+}
+
+fn key(id: u8, team: Option<u8>, customer: Option<u8>, count: usize, key_ids: KeySet) -> Edit {
+    let (own, through) = (format!("k{id}-b"), format!("k{id}-p"));
+    let config = ProviderConfig {
+        id: i64::from(id) + 1,
+        provider: "openai".into(),
+        weight: None,
+        allowed_models: ModelSet::All,
+        blacklisted_models: ModelSet::Only(vec![]),
+        key_ids,
+        limits: limits(&[&*through][..count.saturating_sub(1).min(1)]),
+    };
+    let key = VirtualKey {
+        id: format!("k{id}").into(),
+        name: format!("k{id}"),
+        description: String::new(),
+        is_active: true,
+        team_id: team.map(|team| format!("t{team}").into()),
+        customer_id: customer.filter(|_| team.is_none()).map(|customer| format!("c{customer}").into()),
+        limits: limits(&[&*own][..count.min(1)]),
+        provider_configs: vec![config],
+        mcp_configs: "[]".into(),
+        config_hash: String::new(),
+        created_at: Timestamp::from_millis(i64::from(id)),
+        updated_at: AT,
+    };
+    Edit::VirtualKey { key: Arc::new(key), digest: [id; 32], value: None }
+}
+
+fn any_edit() -> impl Strategy<Value = Edit> {
+    let id = 0..5u8;
+    let some = prop::option::of(0..5u8);
+    prop_oneof![
+        (id.clone(), 0..2usize).prop_map(|(id, count)| customer(id, count)),
+        (id.clone(), some.clone(), 0..2usize).prop_map(|(id, of, count)| team(id, of, count)),
+        (id.clone(), some.clone(), some, 0..3usize).prop_map(|(id, t, c, count)| key(id, t, c, count, KeySet::All)),
+        id.clone().prop_map(|id| Edit::RemoveCustomer(format!("c{id}").into())),
+        id.clone().prop_map(|id| Edit::RemoveTeam(format!("t{id}").into())),
+        id.prop_map(|id| Edit::RemoveVirtualKey(format!("k{id}").into())),
+    ]
+}
+
+/// What a view says of each key: its team, its customer, and the limits on its calls.
+fn told(view: &View) -> BTreeMap<String, (Option<String>, Option<String>, Vec<String>)> {
+    let of = |caller: &Arc<Caller>| {
+        let limits = view.limits(Some(caller), Some(0), "openai", "m");
+        let team = caller.team.as_ref().map(|team| team.entity.id.to_string());
+        let customer = caller.customer.as_ref().map(|customer| customer.entity.id.to_string());
+        (caller.key.id.to_string(), (team, customer, limits.iter().map(|limit| limit.key.id.to_string()).collect()))
+    };
+    view.callers().map(of).collect()
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_changes_does_not_matter(edits in vec(any_edit(), 0..60)) {
+        let (mut view, mut slots) = (View::default(), Slots::default());
+        let mut last: BTreeMap<(u8, String), Edit> = BTreeMap::new();
+        for edit in &edits {
+            view.apply(edit, &mut slots);
+            slots.commit();
+            match edit {
+                Edit::Customer(entity) => drop(last.insert((0, entity.id.to_string()), edit.clone())),
+                Edit::Team(entity) => drop(last.insert((1, entity.id.to_string()), edit.clone())),
+                Edit::VirtualKey { key, .. } => drop(last.insert((2, key.id.to_string()), edit.clone())),
+                Edit::RemoveCustomer(id) => drop(last.remove(&(0, id.to_string()))),
+                Edit::RemoveTeam(id) => drop(last.remove(&(1, id.to_string()))),
+                Edit::RemoveVirtualKey(id) => drop(last.remove(&(2, id.to_string()))),
+                _ => {}
+            }
+        }
+        let (mut fresh, mut others) = (View::default(), Slots::default());
+        last.values().for_each(|edit| fresh.apply(edit, &mut others));
+        prop_assert_eq!(told(&view), told(&fresh));
+        // Each limit that is there has a slot of its own, and is found by it.
+        let all = view.callers().flat_map(|caller| caller.own_limits())
+            .chain(view.teams().flat_map(|team| &team.limits))
+            .chain(view.customers().flat_map(|customer| &customer.limits));
+        let mut seen = BTreeSet::new();
+        for limit in all {
+            prop_assert!(seen.insert(limit.slot), "{} shares its slot", limit.key.id);
+            prop_assert_eq!(slots.number(&limit.key), Some(limit.slot));
+        }
+        for caller in view.callers() {
+            prop_assert_eq!(&view.caller(&caller.digest).unwrap().key.id, &caller.key.id);
+            prop_assert_eq!(&view.caller_by_id(&caller.key.id).unwrap().digest, &caller.digest);
+        }
+        prop_assert_eq!(view.callers().len(), last.keys().filter(|(kind, _)| *kind == 2).count());
+    }
+}
+
+fn built(edits: &[Edit]) -> (View, Slots) {
+    let (mut view, mut slots) = (View::default(), Slots::default());
+    edits.iter().for_each(|edit| view.apply(edit, &mut slots));
+    slots.commit();
+    (view, slots)
+}
+
+fn rule(id: &str, scope: RuleScope) -> Edit {
+    Edit::RoutingRule(Arc::new(RoutingRule {
+        id: id.into(),
+        name: id.into(),
+        description: String::new(),
+        enabled: true,
+        expression: String::new(),
+        targets: vec![],
+        fallbacks: None,
+        scope,
+        priority: 0,
+        chain: false,
+        query: None,
+        config_hash: String::new(),
+        created_at: AT,
+        updated_at: AT,
+    }))
+}
+
+fn price(id: &str, scope: OverrideScope) -> Edit {
+    Edit::PricingOverride(Arc::new(PricingOverride {
+        id: id.into(),
+        name: id.into(),
+        scope,
+        pattern: ModelPattern::Prefix(String::new()),
+        request_kinds: BTreeSet::new(),
+        patch: BTreeMap::new(),
+        config_hash: String::new(),
+        created_at: AT,
+        updated_at: AT,
+    }))
+}
+
+#[test]
+fn what_is_deleted_takes_along_what_was_for_it_alone() {
+    let start = [
+        customer(1, 1),
+        team(1, Some(1), 1),
+        key(1, Some(1), None, 2, KeySet::All),
+        key(2, None, Some(1), 2, KeySet::All),
+        rule("of-customer", RuleScope::Customer("c1".into())),
+        rule("of-team", RuleScope::Team("t1".into())),
+        rule("of-key", RuleScope::VirtualKey("k1".into())),
+        rule("of-all", RuleScope::Global),
+        price("of-key", OverrideScope::VirtualKeyProvider { virtual_key: "k1".into(), provider: "openai".into() }),
+        price("of-all", OverrideScope::Global),
+    ];
+    let check = |edits: Vec<Edit>, rules: &[&str], prices: &[&str], keys: &[(&str, Option<&str>, Option<&str>)]| {
+        let (mut view, mut slots) = built(&start);
+        edits.iter().for_each(|edit| view.apply(edit, &mut slots));
+        let ids = |found: Vec<&Arc<str>>| found.into_iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(ids(view.rules().map(|rule| &rule.id).collect()), rules);
+        assert_eq!(ids(view.pricing_overrides().map(|over| &over.id).collect()), prices);
+        let owned: Vec<_> = view
+            .callers()
+            .map(|caller| {
+                let key = &caller.key;
+                assert_eq!(caller.team.is_some(), key.team_id.is_some());
+                (&*key.id, key.team_id.as_deref(), caller.customer.as_ref().map(|customer| &*customer.entity.id))
+            })
+            .collect();
+        assert_eq!(owned, keys);
+    };
+    let (view, _) = built(&start);
+    check(
+        edit::remove_customer(&view, &"c1".into()),
+        &["of-all", "of-key", "of-team"],
+        &["of-all", "of-key"],
+        &[("k1", Some("t1"), None), ("k2", None, None)],
+    );
+    check(
+        edit::remove_team(&view, &"t1".into()),
+        &["of-all", "of-customer", "of-key"],
+        &["of-all", "of-key"],
+        &[("k1", None, None), ("k2", None, Some("c1"))],
+    );
+    check(
+        edit::remove_virtual_key(&view, &"k1".into()),
+        &["of-all", "of-customer", "of-team"],
+        &["of-all"],
+        &[("k2", None, Some("c1"))],
+    );
+}
+
+#[test]
+fn limits_on_a_model_hold_for_its_releases() {
+    let config = |id: &str, model: &str, provider: Option<&str>| {
+        Edit::ModelConfig(Arc::new(ModelConfig {
+            id: id.into(),
+            model_name: model.into(),
+            provider: provider.map(Into::into),
+            limits: limits(&[id]),
+            config_hash: String::new(),
+            created_at: AT,
+            updated_at: AT,
+        }))
+    };
+    let (view, _) = built(&[
+        config("any", "gpt-4o", None),
+        config("here", "gpt-4o", Some("openai")),
+        config("there", "gpt-4o", Some("azure")),
+        config("release", "gpt-4o-2024-08-06", None),
+        config("nested", "openai/gpt-4o", None),
+    ]);
+    let check = |provider: &str, model: &str, expected: &[&str]| {
+        let found = view.limits(None, None, provider, model);
+        assert_eq!(found.iter().map(|limit| &*limit.key.id).collect::<Vec<_>>(), expected, "{provider} {model}");
+    };
+    check("openai", "gpt-4o", &["here", "any"]);
+    check("azure", "gpt-4o", &["there", "any"]);
+    check("groq", "gpt-4o", &["any"]);
+    check("openai", "gpt-4o-2024-08-06", &["here", "any", "release"]);
+    check("openrouter", "openai/gpt-4o", &["any", "nested"]);
+    check("openai", "gpt-4", &[]);
+}
