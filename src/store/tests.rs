@@ -178,9 +178,14 @@ impl House {
         let (clock, _) = Clock::manual(at(NOW));
         let state = State::new(clock, self.store.hasher(), 10_000);
         let edits = vec![self.changed(key)];
-        let done: Result<(), ()> = state.change(&self.store.balances().unwrap(), |_| Ok((edits, ())), |_, _, _, ()| Ok(()));
+        let done: Result<(), ()> =
+            state.change(&self.store.balances().unwrap(), |_| Ok((edits, ())), |_, _, _, ()| Ok(()));
         done.unwrap();
         Arc::new(state)
+    }
+
+    fn raw_execute(&self, sql: &str) {
+        assert!(Connection::open(self.path()).unwrap().execute(sql, ()).unwrap() > 0, "{sql}");
     }
 
     /// What each table holds, but for what the database knows about itself.
@@ -339,4 +344,3 @@ fn only_the_owner_can_read_the_files() {
     }
     assert_eq!(seen, 3, "database, -wal and -shm");
 }
-

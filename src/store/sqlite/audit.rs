@@ -46,9 +46,8 @@ pub(super) fn page(db: &Connection, query: &AuditQuery) -> Result<(Vec<AuditEntr
         given.push((":id", object_id));
     }
     let wheres = if wheres.is_empty() { String::new() } else { format!("WHERE {}", wheres.join(" AND ")) };
-    let total: i64 = db
-        .prepare_cached(&format!("SELECT count(*) FROM audit {wheres}"))?
-        .query_row(&*given, |row| row.get(0))?;
+    let total: i64 =
+        db.prepare_cached(&format!("SELECT count(*) FROM audit {wheres}"))?.query_row(&*given, |row| row.get(0))?;
     let bound = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let (limit, offset) = (bound(query.limit), bound(query.offset));
     given.extend([(":limit", &limit as &dyn ToSql), (":offset", &offset)]);

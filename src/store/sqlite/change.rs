@@ -41,12 +41,7 @@ struct Change<'a> {
 }
 
 /// Writes a change with its restarts, its lines of the audit log and its answer.
-pub(super) fn apply(
-    tx: &Transaction<'_>,
-    sealer: &Sealer,
-    edits: &[Edit],
-    record: &Record,
-) -> Result<(), StoreError> {
+pub(super) fn apply(tx: &Transaction<'_>, sealer: &Sealer, edits: &[Edit], record: &Record) -> Result<(), StoreError> {
     let change = Change::of(edits);
     change.make_room(tx)?;
     change.edits.iter().try_for_each(|edit| remove(tx, edit))?;

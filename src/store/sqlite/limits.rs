@@ -124,7 +124,8 @@ impl StoredLimits {
     }
 }
 
-const BUDGETS: &str = "SELECT id, owner_type, owner_id, max_nanos, reset_duration, calendar_aligned, anchor, created_at,
+const BUDGETS: &str =
+    "SELECT id, owner_type, owner_id, max_nanos, reset_duration, calendar_aligned, anchor, created_at,
     updated_at FROM budgets";
 
 fn budget(row: &Row<'_>, windows: &mut Windows) -> Result<Budget, StoreError> {

@@ -14,7 +14,7 @@ pub(super) fn load(db: &Connection, sealer: &Sealer) -> Result<Loaded, StoreErro
     let mut limits = StoredLimits::load(db)?;
     let (mut edits, mut warnings) = (Vec::new(), Vec::new());
     settings::load(db, &mut edits)?;
-    provider::load(db, sealer, &mut edits)?;
+    provider::load(db, sealer, &mut edits, &mut warnings)?;
     provider_limits::load(db, &mut limits, &mut edits)?;
     model_config::load(db, &mut limits, &mut edits)?;
     owner::load_customers(db, &mut limits, &mut edits)?;

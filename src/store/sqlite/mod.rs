@@ -186,6 +186,12 @@ fn in_transaction<T>(
     Ok(done)
 }
 
+/// Rows that entities' statements of this thread stepped over without an index that leads to them.
+#[cfg(test)]
+pub(super) fn full_scan_steps() -> i64 {
+    row::SCANNED.get()
+}
+
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;

@@ -71,17 +71,7 @@ pub(super) fn save_team(db: &Connection, team: &Team) -> Result<(), StoreError> 
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (id) DO UPDATE SET name = ?2, customer_id = ?3, profile = ?4, config = ?5, claims = ?6,
             config_hash = ?7, created_at = ?8, updated_at = ?9",
-        params![
-            id,
-            name,
-            customer_id,
-            profile,
-            config,
-            claims,
-            config_hash,
-            created_at.millis(),
-            updated_at.millis()
-        ],
+        params![id, name, customer_id, profile, config, claims, config_hash, created_at.millis(), updated_at.millis()],
     )?;
     limits::save(db, &Owner::new(OwnerKind::Team, id), limits)
 }

@@ -6,24 +6,29 @@ use crate::governance::entity::{Provider, ProviderKey};
 use crate::governance::secret::Secret;
 use crate::store::seal::Sealer;
 use crate::store::{StoreError, StoreErrorKind};
+use crate::wire::stored_provider::{self, Secrets};
 use rusqlite::{Connection, Row, params};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// An object as it is kept: what may be seen, and its secrets with their places in it.
-type Parts = (Value, Vec<(String, Secret)>);
-
 const PROVIDER: &str = "provider";
-const KEY: &str = "provider_key";
+const KEY: &str = "provider key";
 
-pub(super) fn load(db: &Connection, sealer: &Sealer, edits: &mut Vec<Edit>) -> Result<(), StoreError> {
-    let mut keys = keys(db, sealer)?;
+/// What keys take from the environment is looked up now. A key that lacks it is loaded all the same, and
+/// serves nothing.
+pub(super) fn load(
+    db: &Connection,
+    sealer: &Sealer,
+    edits: &mut Vec<Edit>,
+    warnings: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    let mut keys = keys(db, sealer, warnings)?;
     each(db, "SELECT name, body, sealed FROM providers", |row| {
         let name: String = row.get(0)?;
-        let stored = parts(row, sealer, PROVIDER, &name)?;
-        let read = codec::provider(&name, stored);
-        let mut provider = read.map_err(|fault| damaged("provider", &name).because(fault))?;
+        let (body, secrets) = parts(row, sealer, PROVIDER, &name)?;
+        let read = stored_provider::load_provider(&body, &secrets);
+        let mut provider = read.map_err(|error| damaged(PROVIDER, &name).because(error))?;
         provider.keys = keys.remove(&name).unwrap_or_default();
         edits.push(Edit::Provider(Arc::new(provider)));
         Ok(())
@@ -31,33 +36,41 @@ pub(super) fn load(db: &Connection, sealer: &Sealer, edits: &mut Vec<Edit>) -> R
 }
 
 /// The keys of all providers, by the provider's name.
-fn keys(db: &Connection, sealer: &Sealer) -> Result<HashMap<String, Vec<Arc<ProviderKey>>>, StoreError> {
+fn keys(
+    db: &Connection,
+    sealer: &Sealer,
+    warnings: &mut Vec<String>,
+) -> Result<HashMap<String, Vec<Arc<ProviderKey>>>, StoreError> {
+    let variable = |name: &str| std::env::var(name).ok();
     let mut keys: HashMap<String, Vec<Arc<ProviderKey>>> = HashMap::new();
     each(db, "SELECT id, body, sealed, provider FROM provider_keys ORDER BY provider, position", |row| {
-        let id: String = row.get(0)?;
-        let read = codec::key(&id, parts(row, sealer, KEY, &id)?);
-        let key = read.map_err(|fault| damaged("provider key", &id).because(fault))?;
-        keys.entry(row.get(3)?).or_default().push(Arc::new(key));
+        let (id, provider): (String, String) = (row.get(0)?, row.get(3)?);
+        let (body, secrets) = parts(row, sealer, KEY, &id)?;
+        let read = stored_provider::load_key(&body, &secrets, &variable);
+        let key = read.map_err(|error| damaged(KEY, &id).because(error))?;
+        warnings.extend(key.missing_variables().map(|variable| {
+            format!("key '{}' of {provider} is not used: the environment variable {variable} is not set", key.name)
+        }));
+        keys.entry(provider).or_default().push(Arc::new(key));
         Ok(())
     })?;
     Ok(keys)
 }
 
 /// What stands in the second and third column, unsealed.
-fn parts(row: &Row<'_>, sealer: &Sealer, kind: &str, id: &str) -> Result<Parts, StoreError> {
+fn parts(row: &Row<'_>, sealer: &Sealer, kind: &str, id: &str) -> Result<(Value, Secrets), StoreError> {
     let (body, sealed): (String, Vec<u8>) = (row.get(1)?, row.get(2)?);
-    let unreadable = |error: serde_json::Error| damaged(kind, id).because(error);
-    let body = serde_json::from_str(&body).map_err(unreadable)?;
-    let secrets = sealer.open(&context(kind, id), &sealed).map_err(|error| damaged(kind, id).because(error))?;
+    let body = serde_json::from_str(&body).map_err(|error| damaged(kind, id).because(error))?;
+    let text = sealer.open(&context(kind, id), &sealed).map_err(|error| damaged(kind, id).because(error))?;
     // What is wrong with this text is not told: it is all secrets.
-    let secrets: Vec<(String, String)> = serde_json::from_str(secrets.expose()).map_err(|_| damaged(kind, id))?;
+    let secrets: Vec<(String, String)> = serde_json::from_str(text.expose()).map_err(|_| damaged(kind, id))?;
     Ok((body, secrets.into_iter().map(|(place, text)| (place, Secret::new(text))).collect()))
 }
 
 /// Writes a provider with its keys. Its former keys were removed before, so that keys of one change may
 /// exchange their names.
 pub(super) fn save(db: &Connection, sealer: &Sealer, provider: &Provider) -> Result<(), StoreError> {
-    let (body, secrets) = codec::provider_parts(provider);
+    let (body, secrets) = stored_provider::store_provider(provider);
     execute(
         db,
         "INSERT INTO providers (name, body, sealed) VALUES (?1, ?2, ?3)
@@ -83,7 +96,7 @@ fn insert_key(
     if exists(db, "SELECT 1 FROM provider_keys WHERE id = ?1", [&key.id])? {
         return Err(StoreError::new(StoreErrorKind::IdTaken, format!("provider key id '{}' is taken", key.id)));
     }
-    let (body, secrets) = codec::key_parts(key);
+    let (body, secrets) = stored_provider::store_key(key);
     execute(
         db,
         "INSERT INTO provider_keys (id, provider, name, position, body, sealed) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -117,20 +130,4 @@ fn seal(sealer: &Sealer, kind: &str, id: &str, secrets: &[(String, Secret)]) -> 
 /// What the sealed secrets are bound to.
 fn context(kind: &str, id: &str) -> String {
     format!("{kind}:{id}")
-}
-
-mod codec {
-    use super::*;
-    pub fn provider(name: &str, _: Parts) -> Result<Provider, String> {
-        Err(name.to_owned())
-    }
-    pub fn key(name: &str, _: Parts) -> Result<ProviderKey, String> {
-        Err(name.to_owned())
-    }
-    pub fn provider_parts(p: &Provider) -> Parts {
-        (Value::Null, p.network.extra_headers.iter().map(|(n, v)| (n.clone(), Secret::new(v))).collect())
-    }
-    pub fn key_parts(p: &ProviderKey) -> Parts {
-        (Value::Null, vec![("value".into(), p.value.clone())])
-    }
 }

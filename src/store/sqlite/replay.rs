@@ -17,7 +17,8 @@ pub(super) fn find(db: &Connection, sealer: &Sealer, key: &str, now: Timestamp) 
     let mut find = db.prepare_cached("SELECT fingerprint, status, sealed FROM replays WHERE key = ?1 AND at > ?2")?;
     let found = find.query_row(params![key, oldest(now)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
     let Some((fingerprint, status, sealed)): Option<(_, _, Vec<u8>)> = found.optional()? else { return Ok(None) };
-    let body = sealer.open(&context(key), &sealed).map_err(|error| damaged("answer to a request", key).because(error))?;
+    let body =
+        sealer.open(&context(key), &sealed).map_err(|error| damaged("answer to a request", key).because(error))?;
     Ok(Some(Replay { fingerprint, status, body }))
 }
 

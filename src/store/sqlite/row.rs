@@ -2,8 +2,10 @@
 
 use crate::governance::time::{Span, Timestamp, Window};
 use crate::store::{StoreError, StoreErrorKind};
+#[cfg(test)]
+use rusqlite::StatementStatus;
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, Row, RowIndex};
+use rusqlite::{Connection, OptionalExtension, Row, RowIndex, Statement};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -21,6 +23,19 @@ pub(super) fn json<T: serde::Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("lists and maps of texts and numbers are always JSON")
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Rows that statements of this thread stepped over without an index that leads to them.
+    pub(in crate::store) static SCANNED: std::cell::Cell<i64> = const { std::cell::Cell::new(0) };
+}
+
+/// Tests look at how statements find their rows.
+fn note_scans(statement: &Statement<'_>) {
+    #[cfg(test)]
+    SCANNED.set(SCANNED.get() + i64::from(statement.reset_status(StatementStatus::FullscanStep)));
+    let _ = statement;
+}
+
 /// Runs a query and takes each row.
 pub(super) fn each(
     db: &Connection,
@@ -32,6 +47,8 @@ pub(super) fn each(
     while let Some(row) = rows.next()? {
         take(row)?;
     }
+    drop(rows);
+    note_scans(&statement);
     Ok(())
 }
 
@@ -42,16 +59,23 @@ pub(super) fn find<T: FromSql>(
     params: impl rusqlite::Params,
 ) -> Result<Option<T>, StoreError> {
     let mut statement = db.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
-    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+    let found = statement.query_row(params, |row| row.get(0)).optional()?;
+    note_scans(&statement);
+    Ok(found)
 }
 
 pub(super) fn exists(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<bool, StoreError> {
-    Ok(db.prepare_cached(sql)?.exists(params)?)
+    let mut statement = db.prepare_cached(sql)?;
+    let found = statement.exists(params)?;
+    note_scans(&statement);
+    Ok(found)
 }
 
 pub(super) fn execute(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
-    Ok(db.prepare_cached(sql)?.execute(params)?)
+    let mut statement = db.prepare_cached(sql)?;
+    let changed = statement.execute(params)?;
+    note_scans(&statement);
+    Ok(changed)
 }
 
 /// Texts that many rows have in common, each kept once.

@@ -49,9 +49,8 @@ fn read(row: &Row<'_>) -> Result<(RoutingRule, Vec<String>), StoreError> {
     let targets = serde_json::from_str(&targets).map_err(|error| fault("targets", error)).unwrap_or_default();
     let fallbacks =
         fallbacks.and_then(|text| serde_json::from_str(&text).map_err(|error| fault("fallbacks", error)).ok());
-    let query = query.filter(|text| {
-        serde_json::from_str::<IgnoredAny>(text).map_err(|error| fault("query", error)).is_ok()
-    });
+    let query =
+        query.filter(|text| serde_json::from_str::<IgnoredAny>(text).map_err(|error| fault("query", error)).is_ok());
     let rule = RoutingRule {
         name: row.get("name")?,
         description: row.get("description")?,
