@@ -1,18 +1,18 @@
 //! The API as clients meet it: the router called in-process, over a real database.
 
 use super::*;
+use crate::governance::edit::Edit;
 use crate::governance::entity::{CustomProvider, KeyValue, ModelSet, Network, Provider, ProviderKey, Weight};
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
-use crate::governance::edit::Edit;
 use crate::governance::view::View;
-use crate::state::{Ask, Snapshot};
-use crate::store::Record;
 use crate::state::clock::Clock;
 use crate::state::hold::{Hold, Spend};
 use crate::state::outbox::{CallTag, Ending};
+use crate::state::{Ask, Snapshot};
+use crate::store::Record;
 use crate::store::tests::TempDir;
 use crate::store::writer::Writer;
 use axum::body::Body;
