@@ -200,7 +200,7 @@ fn keys_remember_their_variables() {
     // A URL is checked whatever it comes from.
     assert_eq!(
         settings.unwrap_err(),
-        ["t.yaml:3:51: providers.ollama.keys[0].ollama_key_config.url: is no URL"]
+        ["t.yaml:3:52: providers.ollama.keys[0].ollama_key_config.url: must begin with http:// or https://"]
     );
     let settings = parse("providers:\n  openai: { keys: [{ name: a, value: env.OPENAI_API_KEY }], network_config: { extra_headers: { x-team: env.OPENAI_API_KEY } } }\n").unwrap();
     let provider = &settings.providers[0];
