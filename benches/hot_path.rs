@@ -258,7 +258,8 @@ fn route_call() {
     let caller = caller(&state, &snapshot, 0);
     for (name, text) in [("provider/model", "openai/gpt-4o"), ("a bare model", MODEL)] {
         group.line(name, || {
-            let targets = route::targets(&snapshot.view, Some(&caller), (RequestKind::ChatCompletion, false), black_box(text));
+            let targets =
+                route::targets(&snapshot.view, Some(&caller), (RequestKind::ChatCompletion, false), black_box(text));
             black_box(targets.expect("the key allows it"));
         });
     }

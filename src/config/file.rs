@@ -521,12 +521,7 @@ fn not_yet(object: &Object<'_>, name: &str, instead: &str, faults: &mut Faults) 
     }
 }
 
-fn choice<T: Clone>(
-    object: &Object<'_>,
-    name: &str,
-    choices: &[(&str, T)],
-    faults: &mut Faults,
-) -> Option<T> {
+fn choice<T: Clone>(object: &Object<'_>, name: &str, choices: &[(&str, T)], faults: &mut Faults) -> Option<T> {
     let text = object.text(name, faults).value()?;
     let chosen = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| value.clone());
     if chosen.is_none() {

@@ -72,7 +72,8 @@ fn warn(provider: &Provider, body: &Value, path: &str, reading: &mut Reading<'_>
 
 /// Names what is set and has no effect.
 fn idle(object: &Value, path: &str, names: &[&str], reading: &mut Reading<'_>) {
-    let is_set = |name: &&&str| object.get(**name).is_some_and(|value| !value.is_null() && *value != Value::Bool(false));
+    let is_set =
+        |name: &&&str| object.get(**name).is_some_and(|value| !value.is_null() && *value != Value::Bool(false));
     let set: Vec<String> = names.iter().filter(is_set).map(|name| format!("{path}.{name}")).collect();
     if !set.is_empty() {
         reading.warnings.push(format!("accepted, but without effect in this version: {}", set.join(", ")));

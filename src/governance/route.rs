@@ -47,13 +47,7 @@ pub fn targets(view: &View, caller: Option<&Caller>, asked: Asked, text: &str) -
     }
 }
 
-fn named(
-    view: &View,
-    caller: Option<&Caller>,
-    asked: Asked,
-    name: &str,
-    model: &str,
-) -> Result<Vec<Target>, Refusal> {
+fn named(view: &View, caller: Option<&Caller>, asked: Asked, name: &str, model: &str) -> Result<Vec<Target>, Refusal> {
     let config = match caller {
         None => None,
         Some(caller) if caller.key.provider_configs.is_empty() && view.policy.allow_by_default => None,

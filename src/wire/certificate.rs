@@ -41,8 +41,14 @@ pub mod tests {
         assert_eq!(count(AUTHORITY), Ok(1));
         assert_eq!(count(&format!("{AUTHORITY}\n{AUTHORITY}")), Ok(2));
         assert_eq!(count("not PEM at all"), Err("holds no certificate in PEM"));
-        assert_eq!(count(&AUTHORITY.replace("CERTIFICATE", "PRIVATE KEY")), Err("holds something other than certificates"));
-        assert_eq!(count("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), Err("holds a certificate that cannot be read"));
+        assert_eq!(
+            count(&AUTHORITY.replace("CERTIFICATE", "PRIVATE KEY")),
+            Err("holds something other than certificates")
+        );
+        assert_eq!(
+            count("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            Err("holds a certificate that cannot be read")
+        );
         assert_eq!(count("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"), Err("is no PEM text"));
     }
 }

@@ -66,13 +66,7 @@ pub fn client_config(body: &Object<'_>, base: &ClientConfig, faults: &mut Faults
     }
 }
 
-fn read_headers(
-    body: &Object<'_>,
-    member: &str,
-    any: bool,
-    base: &[String],
-    faults: &mut Faults,
-) -> Vec<String> {
+fn read_headers(body: &Object<'_>, member: &str, any: bool, base: &[String], faults: &mut Faults) -> Vec<String> {
     let names = match body.texts(member, faults) {
         Given::Value(names) => names,
         Given::Null => return Vec::new(),
@@ -332,7 +326,9 @@ mod tests {
         // Good enough to tell texts apart here.
         let digest = |text: &str| {
             let mut digest = Digest::default();
-            text.bytes().enumerate().for_each(|(i, byte)| digest[i % 32] ^= byte.rotate_left(u32::try_from(i % 8).unwrap()));
+            text.bytes()
+                .enumerate()
+                .for_each(|(i, byte)| digest[i % 32] ^= byte.rotate_left(u32::try_from(i % 8).unwrap()));
             digest
         };
         let mut faults = Faults::default();
@@ -377,7 +373,11 @@ mod tests {
         );
         check(json!({"is_enabled": true}), &set, "");
         check(json!({"admin_username": "other"}), &set, "admin_password: is needed again for another admin_username");
-        check(json!({"admin_username": "a:b", "admin_password": "x"}), &off, "admin_username: must not hold a colon or control characters");
+        check(
+            json!({"admin_username": "a:b", "admin_password": "x"}),
+            &off,
+            "admin_username: must not hold a colon or control characters",
+        );
         check(
             json!({"admin_password": "<REDACTED>"}),
             &off,

@@ -200,11 +200,7 @@ mod tests {
         check(json!("env.LOST"), Some(&lost), Ok(lost.clone()));
         check(json!("env.GONE"), Some(&lost), Err("value: environment variable GONE is not set"));
         check(json!("env.EMPTY"), None, Err("value: environment variable EMPTY is not set"));
-        check(
-            json!("****"),
-            None,
-            Err("value: is a redacted text, and nothing is stored that it could stand for"),
-        );
+        check(json!("****"), None, Err("value: is a redacted text, and nothing is stored that it could stand for"));
         check(json!({"env_var": "no name"}), None, Err("value.env_var: is no name of an environment variable"));
         check(json!(5), None, Err("value: must be a string, not a number"));
     }

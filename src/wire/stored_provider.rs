@@ -90,9 +90,7 @@ pub fn store_key(key: &ProviderKey) -> (Value, Secrets) {
         let fields = cloud.fields.iter().map(|(name, field)| {
             let value = match field {
                 CloudField::Json(json) => json!({"json": json}),
-                CloudField::Text(text) => {
-                    store_text(text, field_path(name), is_secret(cloud.kind, name), &mut secrets)
-                }
+                CloudField::Text(text) => store_text(text, field_path(name), is_secret(cloud.kind, name), &mut secrets),
             };
             ((*name).to_owned(), value)
         });

@@ -133,9 +133,7 @@ impl Provider {
     pub fn keyless(&self) -> bool {
         match &self.custom {
             Some(custom) => custom.keyless,
-            None => {
-                built_in::is_reached_by_key(&self.name) && self.keys.is_empty() && self.network.base_url.is_some()
-            }
+            None => built_in::is_reached_by_key(&self.name) && self.keys.is_empty() && self.network.base_url.is_some(),
         }
     }
 

@@ -149,12 +149,9 @@ impl Cloud {
                 ("tenant_id", Text),
                 ("scopes", Json),
             ],
-            Cloud::Vertex => &[
-                ("project_id", Text),
-                ("project_number", Text),
-                ("region", Text),
-                ("auth_credentials", Secret),
-            ],
+            Cloud::Vertex => {
+                &[("project_id", Text), ("project_number", Text), ("region", Text), ("auth_credentials", Secret)]
+            }
             Cloud::Bedrock => &[
                 ("access_key", Secret),
                 ("secret_key", Secret),

@@ -2,7 +2,9 @@
 
 use super::network::check_url;
 use super::{ProviderChange, is_blank};
-use crate::governance::entity::{Cloud, CloudConfig, CloudField, CloudShape, KeyValue, ModelSet, Provider, ProviderKey, Weight};
+use crate::governance::entity::{
+    Cloud, CloudConfig, CloudField, CloudShape, KeyValue, ModelSet, Provider, ProviderKey, Weight,
+};
 use crate::wire::env_text::{self, Env};
 use crate::wire::faults::Faults;
 use crate::wire::read::Object;
@@ -12,17 +14,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The members of a key that can be declared, beside the clouds' own.
-pub const KEY: &[&str] = &[
-    "id",
-    "name",
-    "value",
-    "models",
-    "blacklisted_models",
-    "weight",
-    "aliases",
-    "enabled",
-    "use_for_batch_api",
-];
+pub const KEY: &[&str] =
+    &["id", "name", "value", "models", "blacklisted_models", "weight", "aliases", "enabled", "use_for_batch_api"];
 /// Members of answers, which may come back and say nothing.
 const SHOWN: &[&str] = &["provider", "config_hash", "status", "description", "created_at", "updated_at"];
 const TEXT_MAX: usize = 255;

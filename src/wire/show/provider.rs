@@ -269,7 +269,8 @@ fn known<'a>(provider: &'a Provider, catalog: &'a Catalog, disabled_too: bool) -
     }
     let keys = provider.keys.iter().filter(|key| disabled_too || key.enabled);
     let names = keys.flat_map(|key| listed(&key.models).iter().chain(key.aliases.keys())).map(String::as_str);
-    let bare = |name: &'a str| name.strip_prefix(&*provider.name).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
+    let bare =
+        |name: &'a str| name.strip_prefix(&*provider.name).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
     names.chain(catalog.models(&provider.name)).map(bare).collect()
 }
 
