@@ -24,6 +24,7 @@ pub(super) fn read_providers(root: &Object<'_>, reading: &mut Reading<'_>) -> Ve
     let Some(section) = root.object("providers", reading.faults).value() else { return Vec::new() };
     let nothing = json!({});
     let mut key_names: Vec<String> = Vec::new();
+    let mut key_ids: Vec<Arc<str>> = Vec::new();
     let mut providers = Vec::new();
     for name in section.names() {
         let body = section.raw(name).value().unwrap_or(&nothing);
@@ -36,6 +37,7 @@ pub(super) fn read_providers(root: &Object<'_>, reading: &mut Reading<'_>) -> Ve
             own_ids: true,
             env: reading.env,
             key_name_taken: &|name, _| key_names.iter().any(|other| other == name),
+            key_id_taken: &|id| key_ids.iter().any(|other| **other == *id),
             strict: true,
             clash: false,
         };
@@ -49,6 +51,7 @@ pub(super) fn read_providers(root: &Object<'_>, reading: &mut Reading<'_>) -> Ve
         let names = body["keys"].as_array().into_iter().flatten().filter_map(|key| key["name"].as_str());
         key_names.extend(names.map(str::to_owned));
         let Some(read) = read else { continue };
+        key_ids.extend(read.keys.iter().map(|key| Arc::clone(&key.id)));
         warn(&read, body, &path, reading);
         providers.push(Arc::new(read));
     }

@@ -4,6 +4,7 @@
 mod authority;
 mod binary;
 mod bodies;
+mod dialects;
 mod fake;
 mod fallover;
 mod floors;

@@ -35,12 +35,14 @@ fn with_change<T>(
         own_ids: true,
         env: &env,
         key_name_taken: &|name, id| name == "taken" && id != "owner",
+        key_id_taken: &|id| id == "used",
         strict,
         clash: false,
     };
     let mut faults = Faults::default();
     let read = read(&mut change, &mut faults);
-    let named = faults.iter().any(|fault| fault.message.contains("unique") || fault.message.contains("two keys"));
+    let named =
+        faults.iter().any(|fault| ["unique", "two keys", "already"].iter().any(|word| fault.message.contains(word)));
     assert_eq!(change.clash, named, "{faults}");
     match read.filter(|_| faults.is_empty()) {
         Some(read) => Ok(read),
@@ -355,6 +357,11 @@ fn every_fault_of_a_key_is_named_with_its_path() {
     check("openai", json!({"id": "owner", "name": "taken", "value": "x"}), &[]);
     check(
         "openai",
+        json!({"id": "used", "name": "a", "value": "x"}),
+        &["id: there is a key with the id 'used' already"],
+    );
+    check(
+        "openai",
         json!({"name": "a", "value": "x", "models": ["*", "y"], "blacklisted_models": ["z", "z"], "weight": -1, "aliases": {"m": 1}}),
         &[
             "aliases.m: must be a string, not a number",
@@ -660,6 +667,7 @@ fn a_variable_that_is_gone_disables_its_key_and_no_more() {
             own_ids: true,
             env,
             key_name_taken: &|_, _| false,
+            key_id_taken: &|_| false,
             strict: false,
             clash: false,
         };
