@@ -231,16 +231,14 @@ impl Work<'_, '_> {
         }
         let mut faults = Faults::default();
         let view = &self.view;
-        let taken = |key: &str, own: &str| {
-            let keys = view.providers().filter(|other| *other.name != *name).flat_map(|other| &other.keys);
-            keys.into_iter().any(|other| other.name == key && *other.id != *own)
-        };
+        let others = || view.providers().filter(|other| *other.name != *name).flat_map(|other| &other.keys);
         let mut change = ProviderChange {
             new_id: &mut *self.around.new_id,
             now: self.around.now,
             own_ids: true,
             env: self.around.env,
-            key_name_taken: &taken,
+            key_name_taken: &|key, own| others().any(|other| other.name == key && *other.id != *own),
+            key_id_taken: &|id| others().any(|other| *other.id == *id),
             strict: true,
             clash: false,
         };
