@@ -333,7 +333,7 @@ async fn what_is_wrong_is_said_in_the_contracts_words() {
             400,
             "two configs for MCP client 'x'",
         ),
-        (json!({"name": "taken"}), 409, "A virtual key named 'taken' exists already"),
+        (json!({"name": "taken"}), 409, "Virtual key name 'taken' is taken"),
     ];
     for (body, status, says) in cases {
         let reply = house.create(body.clone()).await;
@@ -635,7 +635,7 @@ async fn everything_else_wants_the_token() {
         for token in [None, Some("Bearer wrong"), Some(TOKEN), Some("Bearer "), Some("Basic x")] {
             let reply = ask(Method::GET, path, token).await;
             assert_eq!((reply.status, reply.json()["status_code"].clone()), (401, json!(401)), "{path} {token:?}");
-            assert_eq!(reply.headers["www-authenticate"], "Bearer");
+            assert_eq!(reply.headers["www-authenticate"], "Bearer, Basic realm=\"tollgate\"");
         }
     }
     for path in ["/", "/healthz", "/readyz"] {

@@ -284,7 +284,7 @@ fn a_bifrost_file_loads_as_it_stands() {
         settings.warnings,
         [
             "these sections have no meaning here and are ignored: $schema, encryption_key, config_store",
-            "client: these settings have no meaning here: drop_excess_requests",
+            "client: these settings have no effect here: drop_excess_requests",
         ]
     );
 }
