@@ -50,14 +50,13 @@ pub(super) const OVERRIDE: &[&str] = &[
     "pattern",
     "request_types",
     "patch",
-    "pricing_patch",
 ];
 pub(super) const BUDGET: &[&str] = &["id", "max_limit", "reset_duration", "calendar_aligned"];
 pub(super) const RATE_LIMIT: &[&str] =
     &["id", "token_max_limit", "token_reset_duration", "request_max_limit", "request_reset_duration"];
 const LIMITS: &[&str] = &["budget", "budgets", "rate_limit", "budget_id", "rate_limit_id"];
 /// Members of answers, so that what the API shows can be declared.
-const SHOWN: &[&str] = &["created_at", "updated_at", "config_hash"];
+const SHOWN: &[&str] = &["created_at", "updated_at", "config_hash", "pricing_patch"];
 /// The same of limits.
 const COUNTED: &[&str] = &[
     "current_usage",
