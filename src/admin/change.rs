@@ -108,7 +108,6 @@ impl From<StoreError> for Stop {
 
 /// What answers are made from: a view, and what stands at its limits.
 pub(super) struct Lens<'a> {
-    pub(super) admin: &'a Admin,
     pub(super) view: &'a View,
     snapshot: &'a Snapshot,
     now: Timestamp,
@@ -117,9 +116,9 @@ pub(super) struct Lens<'a> {
 }
 
 impl<'a> Lens<'a> {
-    pub(super) fn on(admin: &'a Admin, snapshot: &'a Snapshot) -> Lens<'a> {
+    pub(super) fn on(admin: &Admin, snapshot: &'a Snapshot) -> Lens<'a> {
         let now = admin.state.clock.now();
-        Lens { admin, view: &snapshot.view, snapshot, now, values: HashMap::new() }
+        Lens { view: &snapshot.view, snapshot, now, values: HashMap::new() }
     }
 
     /// What stands at a limit now. One that was only just declared stands at nothing.
@@ -166,7 +165,7 @@ impl Admin {
         };
         let commit = |before: &Snapshot, after: &View, edits: &[Edit], planned: T| {
             let now = self.state.clock.now();
-            let mut lens = Lens { admin: self, view: after, snapshot: before, now, values: new_values(edits) };
+            let mut lens = Lens { view: after, snapshot: before, now, values: new_values(edits) };
             let answer = show(&mut lens, planned)?;
             let body = answer.to_string();
             let replay = terms.replay.as_ref().map(|(key, fingerprint)| NewReplay {

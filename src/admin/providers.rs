@@ -71,7 +71,6 @@ pub(super) async fn create(
                     let read = read_with(admin, &snapshot.view, |change, faults| {
                         provider(&name, &body, None, change, faults)
                     })?;
-                    refuse_taken_ids(&snapshot.view, &read)?;
                     Ok((vec![Edit::Provider(Arc::new(read))], made))
                 },
                 |lens: &mut Lens<'_>, made| Ok(show::provider(find(lens.view, &made)?)),
@@ -185,7 +184,6 @@ pub(super) async fn key_create(
                     })?;
                     let id = Arc::clone(&key.id);
                     let mut provider = old.clone();
-                    refuse_taken_id(&snapshot.view, &key)?;
                     provider.keys.push(Arc::new(key));
                     Ok((vec![Edit::Provider(Arc::new(provider))], id))
                 },
@@ -308,6 +306,7 @@ fn read_with<T>(
         own_ids: true,
         env: &|name| std::env::var(name).ok(),
         key_name_taken: &taken,
+        key_id_taken: &|id| view.providers().flat_map(|provider| &provider.keys).any(|key| *key.id == *id),
         strict: false,
         clash: false,
     };
@@ -317,17 +316,6 @@ fn read_with<T>(
         true => ApiError::from(faults).with_status(StatusCode::CONFLICT),
         false => faults.into(),
     })
-}
-
-fn refuse_taken_ids(view: &View, provider: &Provider) -> Result<(), ApiError> {
-    provider.keys.iter().try_for_each(|key| refuse_taken_id(view, key))
-}
-
-fn refuse_taken_id(view: &View, key: &ProviderKey) -> Result<(), ApiError> {
-    match view.providers().flat_map(|provider| &provider.keys).any(|other| other.id == key.id) {
-        true => Err(ApiError::new(StatusCode::CONFLICT, format!("API key id '{}' is taken", key.id)).about("id")),
-        false => Ok(()),
-    }
 }
 
 fn find<'a>(view: &'a View, name: &str) -> Result<&'a Provider, ApiError> {

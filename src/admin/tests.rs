@@ -1,18 +1,18 @@
 //! The API as clients meet it: the router called in-process, over a real database.
 
 use super::*;
+use crate::governance::edit::Edit;
 use crate::governance::entity::{CustomProvider, KeyValue, ModelSet, Network, Provider, ProviderKey, Weight};
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
-use crate::governance::edit::Edit;
 use crate::governance::view::View;
-use crate::state::{Ask, Snapshot};
-use crate::store::Record;
 use crate::state::clock::Clock;
 use crate::state::hold::{Hold, Spend};
 use crate::state::outbox::{CallTag, Ending};
+use crate::state::{Ask, Snapshot};
+use crate::store::Record;
 use crate::store::tests::TempDir;
 use crate::store::writer::Writer;
 use axum::body::Body;
@@ -333,7 +333,7 @@ async fn what_is_wrong_is_said_in_the_contracts_words() {
             400,
             "two configs for MCP client 'x'",
         ),
-        (json!({"name": "taken"}), 409, "A virtual key named 'taken' exists already"),
+        (json!({"name": "taken"}), 409, "Virtual key name 'taken' is taken"),
     ];
     for (body, status, says) in cases {
         let reply = house.create(body.clone()).await;
@@ -635,7 +635,7 @@ async fn everything_else_wants_the_token() {
         for token in [None, Some("Bearer wrong"), Some(TOKEN), Some("Bearer "), Some("Basic x")] {
             let reply = ask(Method::GET, path, token).await;
             assert_eq!((reply.status, reply.json()["status_code"].clone()), (401, json!(401)), "{path} {token:?}");
-            assert_eq!(reply.headers["www-authenticate"], "Bearer");
+            assert_eq!(reply.headers["www-authenticate"], "Bearer, Basic realm=\"tollgate\"");
         }
     }
     for path in ["/", "/healthz", "/readyz"] {

@@ -12,10 +12,10 @@ use crate::governance::view::View;
 use crate::wire::declared::{Around, Declaration, Declared, reconcile};
 use crate::wire::env_text::Env;
 use crate::wire::faults::Faults;
-use crate::wire::read::Object;
+use crate::wire::read::{Given, Object};
 use crate::wire::strict::only_known;
 use ring::digest::{SHA256, digest};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
 pub(super) const KEY: &[&str] =
@@ -50,14 +50,13 @@ pub(super) const OVERRIDE: &[&str] = &[
     "pattern",
     "request_types",
     "patch",
-    "pricing_patch",
 ];
 pub(super) const BUDGET: &[&str] = &["id", "max_limit", "reset_duration", "calendar_aligned"];
 pub(super) const RATE_LIMIT: &[&str] =
     &["id", "token_max_limit", "token_reset_duration", "request_max_limit", "request_reset_duration"];
 const LIMITS: &[&str] = &["budget", "budgets", "rate_limit", "budget_id", "rate_limit_id"];
 /// Members of answers, so that what the API shows can be declared.
-const SHOWN: &[&str] = &["created_at", "updated_at", "config_hash"];
+const SHOWN: &[&str] = &["created_at", "updated_at", "config_hash", "pricing_patch"];
 /// The same of limits.
 const COUNTED: &[&str] = &[
     "current_usage",
@@ -96,8 +95,12 @@ pub(super) fn read(root: &Object<'_>, reading: &mut Reading<'_>) -> Declared {
     let providers = root.object("providers", reading.faults).value();
     let providers = providers.iter().flat_map(|providers| {
         providers.names().filter_map(|name| {
-            let body = providers.object(name, &mut Faults::default()).value()?;
-            Some((name.to_owned(), whole(&body)))
+            let declared = match providers.raw(name) {
+                // A name alone is a provider with all its defaults.
+                Given::Null => Declaration { path: providers.path(name), value: json!({}), hash: hash(&json!({})) },
+                _ => whole(&providers.object(name, &mut Faults::default()).value()?),
+            };
+            Some((name.to_owned(), declared))
         })
     });
     let named = |declaration: Declaration| {

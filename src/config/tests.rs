@@ -152,7 +152,7 @@ fn settings_are_checked() {
     );
     check(
         "governance: { budgets: [{ id: b, max_limit: 1, reset_duration: 1d }], teams: [{ name: a, budget_id: b }, { name: c, budget_id: b }] }",
-        "t.yaml:1:118: governance.teams[1].budget_id: budget 'b' has another owner already; each has exactly one",
+        "t.yaml:1:117: governance.teams[1].budget_id: budget 'b' has another owner already; each has exactly one",
     );
     check(
         "governance: { customers: [{ id: a, name: x }, { id: a, name: y }] }",
@@ -241,7 +241,10 @@ fn keys_remember_their_variables() {
         "providers:\n  openai: { keys: [{ name: a, value: env.OPENAI_API_KEY }], network_config: { extra_headers: { x-team: env.OPENAI_API_KEY } } }\n  ollama: { keys: [{ name: b, ollama_key_config: { url: { env_var: env.OPENAI_API_KEY } } }] }\n",
     );
     // A URL is checked whatever it comes from.
-    assert_eq!(settings.unwrap_err(), ["t.yaml:3:51: providers.ollama.keys[0].ollama_key_config.url: is no URL"]);
+    assert_eq!(
+        settings.unwrap_err(),
+        ["t.yaml:3:52: providers.ollama.keys[0].ollama_key_config.url: must begin with http:// or https://"]
+    );
     let settings = parse("providers:\n  openai: { keys: [{ name: a, value: env.OPENAI_API_KEY }], network_config: { extra_headers: { x-team: env.OPENAI_API_KEY } } }\n").unwrap();
     let view = view(&settings);
     let provider = view.provider("openai").unwrap();
@@ -281,7 +284,7 @@ fn a_bifrost_file_loads_as_it_stands() {
         settings.warnings,
         [
             "these sections have no meaning here and are ignored: $schema, encryption_key, config_store",
-            "client: these settings have no meaning here: drop_excess_requests",
+            "client: these settings have no effect here: drop_excess_requests",
         ]
     );
 }

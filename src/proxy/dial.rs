@@ -5,6 +5,7 @@
 
 use crate::governance::entity::Network;
 use crate::state::clock::{since, stopwatch};
+use crate::wire::certificate;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 use pingora::connectors::ConnectorOptions;
@@ -12,7 +13,9 @@ use pingora::connectors::http::Connector;
 use pingora::protocols::ALPN;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::utils::tls::{WrappedX509, parse_x509};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -60,6 +63,8 @@ struct Built {
     address: IpAddr,
     verify: bool,
     enforce_http2: bool,
+    /// Who vouches for it, in PEM.
+    authorities: Option<Arc<str>>,
     peer: Arc<HttpPeer>,
 }
 
@@ -89,6 +94,8 @@ pub(super) enum DialError {
     NoAddress { host: String },
     #[error("address {address} of {host} is not allowed by server.upstream_private_addresses, or never is")]
     Forbidden { host: String, address: IpAddr },
+    #[error("the certificates in ca_cert_pem for {host} cannot be used: {problem}")]
+    Authorities { host: String, problem: &'static str },
     #[error("cannot connect to {host}")]
     Connect { host: String, source: Box<pingora::Error>, timed_out: bool },
 }
@@ -122,7 +129,7 @@ impl Dialer {
                 failure = DialError::Forbidden { host: host(), address };
                 continue;
             }
-            let peer = origin.peer(address, network);
+            let peer = origin.peer(address, network)?;
             let got = if new {
                 // No kept connection has this key.
                 let mut alone = HttpPeer::clone(&peer);
@@ -189,37 +196,51 @@ impl Origin {
         self.tls
     }
 
-    fn peer(&self, address: IpAddr, network: &Network) -> Arc<HttpPeer> {
-        let (verify, enforce_http2) = (!network.insecure_skip_verify, network.enforce_http2);
-        let is_it =
-            |built: &&Built| built.address == address && built.verify == verify && built.enforce_http2 == enforce_http2;
+    fn peer(&self, address: IpAddr, network: &Network) -> Result<Arc<HttpPeer>, DialError> {
+        let is_it = |built: &&Built| built.address == address && built.is_for(network);
         if let Some(built) = self.peers.read().unwrap_or_else(PoisonError::into_inner).iter().find(is_it) {
-            return Arc::clone(&built.peer);
+            return Ok(Arc::clone(&built.peer));
         }
-        let peer = Arc::new(self.build_peer(address, verify, enforce_http2));
+        let peer = Arc::new(self.build_peer(address, network)?);
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
         if peers.len() >= PEERS_MAX {
             peers.clear();
         }
-        peers.push(Built { address, verify, enforce_http2, peer: Arc::clone(&peer) });
-        peer
+        peers.push(Built {
+            address,
+            verify: !network.insecure_skip_verify,
+            enforce_http2: network.enforce_http2,
+            authorities: network.ca_cert_pem.clone(),
+            peer: Arc::clone(&peer),
+        });
+        Ok(peer)
     }
 
-    fn build_peer(&self, address: IpAddr, verify: bool, enforce_http2: bool) -> HttpPeer {
+    fn build_peer(&self, address: IpAddr, network: &Network) -> Result<HttpPeer, DialError> {
         let mut peer = HttpPeer::new(SocketAddr::new(address, self.port), self.tls, self.host.to_string());
+        if let Some(pem) = &network.ca_cert_pem {
+            let fault = |problem| DialError::Authorities { host: self.host.to_string(), problem };
+            let found = certificate::read(pem).map_err(fault)?;
+            peer.options.ca = Some(found.into_iter().map(|der| WrappedX509::new(der, parse_x509)).collect());
+            // What a connection was verified by is no part of its key otherwise, and it must not be shared
+            // with those who trust somebody else.
+            let mut hasher = DefaultHasher::new();
+            pem.hash(&mut hasher);
+            peer.group_key = hasher.finish() | 1 << 63;
+        }
         let options = &mut peer.options;
         options.connection_timeout = Some(CONNECT_TIMEOUT);
         options.total_connection_timeout = Some(TLS_TIMEOUT);
         options.idle_timeout = Some(IDLE_TIMEOUT);
         options.max_h2_streams = H2_STREAMS_MAX;
-        options.verify_cert = verify;
-        options.verify_hostname = verify;
-        options.alpn = match (enforce_http2, self.tls) {
+        options.verify_cert = !network.insecure_skip_verify;
+        options.verify_hostname = !network.insecure_skip_verify;
+        options.alpn = match (network.enforce_http2, self.tls) {
             (true, _) => ALPN::H2,
             (false, true) => ALPN::H2H1,
             (false, false) => ALPN::H1,
         };
-        peer
+        Ok(peer)
     }
 
     async fn addresses(self: &Arc<Self>) -> Result<Arc<[IpAddr]>, DialError> {
@@ -258,6 +279,14 @@ impl Origin {
         let addresses: Arc<[IpAddr]> = addresses.into();
         *known = Some(Known { addresses: Arc::clone(&addresses), since: stopwatch() });
         Ok(addresses)
+    }
+}
+
+impl Built {
+    fn is_for(&self, network: &Network) -> bool {
+        self.verify != network.insecure_skip_verify
+            && self.enforce_http2 == network.enforce_http2
+            && self.authorities == network.ca_cert_pem
     }
 }
 

@@ -32,8 +32,8 @@ pub fn read(pem: &str) -> Result<Vec<Vec<u8>>, &'static str> {
 pub mod tests {
     use super::*;
 
-    /// An authority that nobody has the key of any more.
-    pub const AUTHORITY: &str = include_str!("../../tests/fixtures/authority.pem");
+    /// An authority whose key is thrown away.
+    pub const AUTHORITY: &str = include_str!("../../tests/fixtures/tls/authority.pem");
 
     #[test]
     fn only_certificates_are_certificates() {

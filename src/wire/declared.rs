@@ -92,6 +92,7 @@ pub fn reconcile(
         edits: Vec::new(),
         report: Report::default(),
         seen: HashSet::new(),
+        key_names: HashSet::new(),
         around,
         faults,
     };
@@ -116,6 +117,8 @@ struct Work<'a, 'b> {
     report: Report,
     /// What this file was about already, by kind and id.
     seen: HashSet<(&'static str, Arc<str>)>,
+    /// Names of provider keys that this file declared.
+    key_names: HashSet<String>,
     around: &'a mut Around<'b>,
     faults: &'a mut Faults,
 }
@@ -231,21 +234,25 @@ impl Work<'_, '_> {
         }
         let mut faults = Faults::default();
         let view = &self.view;
-        let taken = |key: &str, own: &str| {
-            let keys = view.providers().filter(|other| *other.name != *name).flat_map(|other| &other.keys);
-            keys.into_iter().any(|other| other.name == key && *other.id != *own)
-        };
+        let named = &self.key_names;
+        let others = || view.providers().filter(|other| *other.name != *name).flat_map(|other| &other.keys);
         let mut change = ProviderChange {
             new_id: &mut *self.around.new_id,
             now: self.around.now,
             own_ids: true,
             env: self.around.env,
-            key_name_taken: &taken,
+            key_name_taken: &|key, own| {
+                named.contains(key) || others().any(|other| other.name == key && *other.id != *own)
+            },
+            key_id_taken: &|id| others().any(|other| *other.id == *id),
             strict: true,
             clash: false,
         };
         let read = provider(name, &declaration.value, None, &mut change, &mut faults);
         self.place(declaration, &faults);
+        // Of keys with faults, too.
+        let names = declaration.value["keys"].as_array().into_iter().flatten().filter_map(|key| key["name"].as_str());
+        self.key_names.extend(names.map(str::to_owned));
         let Some(mut provider) = read.filter(|_| faults.is_empty()) else { return };
         provider.config_hash.clone_from(&declaration.hash);
         if let Some(old) = &old {

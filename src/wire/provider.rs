@@ -60,10 +60,12 @@ pub struct ProviderChange<'a> {
     pub env: Env<'a>,
     /// Whether a key other than the one of this id has this name already, at any provider.
     pub key_name_taken: &'a dyn Fn(&str, &str) -> bool,
+    /// Whether there is a key of this id, at any provider. Asked for keys that are new.
+    pub key_id_taken: &'a dyn Fn(&str) -> bool,
     /// The config file: unknown members are faults, what is absent has its default, and a key without an id
     /// has its name for one.
     pub strict: bool,
-    /// Set when a fault is that a name is taken.
+    /// Set when a fault is that a name or an id is taken: a conflict, rather than a bad request.
     pub clash: bool,
 }
 

@@ -408,20 +408,20 @@ fn the_file_is_in_force_when_it_changes_and_the_api_in_between() {
 #[test]
 fn a_request_sent_again_changes_nothing() {
     house(async |house| {
-        let send = async |key: &str, body: Value| {
+        let send = async |house: &House, key: &str, body: Value| {
             let request = house.http.post(format!("{}{GOVERNANCE}/virtual-keys", house.admin)).bearer_auth(ADMIN_TOKEN);
             Reply::read(request.header("idempotency-key", key).json(&body).send().await.unwrap()).await
         };
-        let first = send("one", json!({"name": "ci"})).await;
-        let again = send("one", json!({"name": "ci"})).await;
+        let first = send(house, "one", json!({"name": "ci"})).await;
+        let again = send(house, "one", json!({"name": "ci"})).await;
         assert_eq!((first.status, again.status, again.header("idempotency-replayed")), (200, 200, Some("true")));
         assert_eq!(first.json(), again.json());
-        assert_eq!(send("one", json!({"name": "other"})).await.status, 409);
+        assert_eq!(send(house, "one", json!({"name": "other"})).await.status, 409);
         assert_eq!(show(house, "virtual-keys").await["count"], json!(1));
         // Kept over a restart, and nowhere in clear.
         house.stop();
         house.open();
-        assert_eq!(send("one", json!({"name": "ci"})).await.json(), first.json());
+        assert_eq!(send(house, "one", json!({"name": "ci"})).await.json(), first.json());
     });
 }
 

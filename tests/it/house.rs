@@ -61,7 +61,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
 }
 
 impl House {
-    async fn start(change: impl FnOnce(&mut Value)) -> House {
+    pub async fn start(change: impl FnOnce(&mut Value)) -> House {
         let fake = Fake::start().await;
         let dir = Dir::new();
         let (proxy, admin) = (free_port(), free_port());

@@ -50,6 +50,10 @@ pub(super) fn read(
         faults.add(body.path("name"), name_is_taken(&name));
         change.clash = true;
     }
+    if base.is_none() && (change.key_id_taken)(&id) {
+        faults.add(body.path("id"), format!("there is a key with the id '{id}' already"));
+        change.clash = true;
+    }
     let old = base.filter(|_| !change.strict);
     let cloud = Cloud::of(provider.base());
     let value = read_value(body, cloud, old, change.env, faults);

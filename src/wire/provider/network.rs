@@ -87,7 +87,10 @@ pub(super) fn read(
     if initial > max {
         faults.add(network.path("retry_backoff_initial"), "is larger than retry_backoff_max");
     }
-    let connections = ranged(&network, "max_conns_per_host", 0, i64::MAX, faults).filter(|count| *count != 0);
+    let connections = network.integer("max_conns_per_host", faults).value().filter(|count| *count != 0);
+    if connections.is_some_and(|count| count < 0) {
+        faults.add(network.path("max_conns_per_host"), "must not be negative");
+    }
     let flag = |name: &str, faults: &mut Faults| network.boolean(name, faults).value().unwrap_or(false);
     Network {
         base_url,
