@@ -117,8 +117,7 @@ fn read_size(body: &Object<'_>, base: Option<u64>, faults: &mut Faults) -> Optio
         Given::Absent => return base,
     };
     match u64::try_from(mib) {
-        Ok(0) => None,
-        Ok(mib) if mib <= BODY_MIB_MAX => Some(mib * MIB),
+        Ok(mib) if (1..=BODY_MIB_MAX).contains(&mib) => Some(mib * MIB),
         _ => {
             let path = body.path("max_request_body_size_mb");
             faults.add(path, format!("must be between 1 and {BODY_MIB_MAX}, not {mib}"));
@@ -293,7 +292,7 @@ mod tests {
         assert_eq!(faults, "");
         assert_eq!(show_client_config(&again), show_client_config(&read));
         assert_eq!(read_client(json!({}), &read).0, read);
-        assert_eq!(read_client(json!({"max_request_body_size_mb": 0}), &read).0.body_bytes_max, None);
+        assert_eq!(read_client(json!({"max_request_body_size_mb": null}), &read).0.body_bytes_max, None);
     }
 
     #[test]
