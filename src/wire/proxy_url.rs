@@ -128,7 +128,8 @@ impl Environment {
     /// Reads the variables. One that is set and cannot be used is a fault: whoever set it wants no
     /// connection without a proxy.
     pub fn read(env: Env<'_>) -> Result<Environment, String> {
-        let set = |name: &&'static str| Some((*name, env(name)?.trim().to_owned())).filter(|(_, text)| !text.is_empty());
+        let set =
+            |name: &&'static str| Some((*name, env(name)?.trim().to_owned())).filter(|(_, text)| !text.is_empty());
         let proxy = |names: [&'static str; 4]| {
             let Some((name, text)) = names.iter().find_map(set) else { return Ok(None) };
             let text = if text.contains("://") { text } else { format!("http://{text}") };
@@ -243,7 +244,8 @@ mod tests {
     }
 
     fn environment(variables: &[(&str, &str)]) -> Result<Environment, String> {
-        let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let value =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         Environment::read(&value)
     }
 

@@ -40,7 +40,8 @@ pub(super) fn read(
         return None;
     };
     if said("ca_cert_pem") {
-        let message = "must be empty: this version does not speak TLS to the proxy itself, only to the provider behind it";
+        let message =
+            "must be empty: this version does not speak TLS to the proxy itself, only to the provider behind it";
         faults.add(proxy.path("ca_cert_pem"), message);
     }
     if kind == ProxyKind::Environment {
@@ -80,7 +81,9 @@ fn read_url(kind: ProxyKind, proxy: &Object<'_>, faults: &mut Faults) -> Option<
     let problem = match ProxyUrl::parse(url) {
         Ok(read) if read.kind != kind && kind == ProxyKind::Http => "must begin with http://",
         Ok(read) if read.kind != kind => "must begin with socks5:// or socks5h://",
-        Ok(read) if read.carries_credential() => "must not carry a user or password: username and password are for them",
+        Ok(read) if read.carries_credential() => {
+            "must not carry a user or password: username and password are for them"
+        }
         Ok(_) => return Some(url.trim_end_matches('/').to_owned()),
         Err(problem) => problem,
     };

@@ -1,8 +1,8 @@
 //! Answers: providers, their keys and their models. No secret leaves through here but redacted.
 
 use crate::governance::entity::{
-    Cloud, CloudConfig, CloudField, CloudShape, CustomProvider, ModelSet, Network, Provider, ProviderKey, UpstreamProxy,
-    is_built_in_provider, names_a_credential,
+    Cloud, CloudConfig, CloudField, CloudShape, CustomProvider, ModelSet, Network, Provider, ProviderKey,
+    UpstreamProxy, is_built_in_provider, names_a_credential,
 };
 use crate::governance::pricing::Catalog;
 use crate::wire::env_text::{HIDDEN, show_secret, show_text};
