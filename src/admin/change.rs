@@ -61,7 +61,10 @@ impl Terms {
         body: &[u8],
     ) -> Result<Terms, ApiError> {
         let key = headers.get(&IDEMPOTENCY_KEY).map(|value| {
-            let key = value.to_str().ok().filter(|key| !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_MAX);
+            let decent = |key: &&str| {
+                (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) && key.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            };
+            let key = value.to_str().ok().map(str::trim).filter(decent);
             let message = "Idempotency-Key must be 1 to 255 printable ASCII characters";
             key.map(str::to_owned).ok_or_else(|| ApiError::bad_request(message).about("idempotency-key"))
         });

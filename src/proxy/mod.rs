@@ -17,7 +17,7 @@ mod respond;
 mod settle;
 mod through;
 
-use crate::governance::entity::ClientConfig;
+use crate::governance::entity::{BODY_BYTES_MAX, ClientConfig};
 use crate::governance::refusal::Refusal;
 use crate::governance::route;
 use crate::state::clock::since;
@@ -69,9 +69,6 @@ pub struct Gateway {
     guard: Guard,
     open_requests: Arc<AtomicI64>,
 }
-
-/// The largest request body where nobody says otherwise.
-const BODY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// An idle connection of a client is closed after this.
 pub const IDLE_CLIENT_SECONDS: u64 = 75;

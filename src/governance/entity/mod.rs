@@ -14,7 +14,7 @@ mod upstream_proxy;
 mod virtual_key;
 
 pub use built_in::{BASE_PROVIDERS, BUILT_IN_PROVIDERS, built_in_base_url, is_built_in_provider, is_reached_by_key};
-pub use client::{BasicAuth, ClientConfig};
+pub use client::{BODY_BYTES_MAX, BasicAuth, ClientConfig};
 pub use global::{ModelConfig, ProviderLimits};
 pub use limit::{Budget, Limits, Quota, RateLimit};
 pub use model_set::{KeySet, ModelSet};

@@ -85,54 +85,86 @@ pub struct Slot {
     pub fresh: bool,
 }
 
-/// Gives each limit its slot, and the same one for as long as the limit is there. What a change asked
+/// Gives each limit its slot, and the same one for as long as anybody has the limit. What a change asked
 /// for is final once it is committed; a change that failed is rolled back.
 #[derive(Debug, Default)]
 pub struct Slots {
-    numbers: HashMap<LimitKey, u32>,
+    places: HashMap<LimitKey, Place>,
     free: Vec<u32>,
     next: u32,
     opened: Vec<Slot>,
-    closed: Vec<LimitKey>,
+    /// What the change did to the number of owners, in order.
+    counted: Vec<(LimitKey, i32)>,
+}
+
+#[derive(Debug)]
+struct Place {
+    number: u32,
+    /// How many have the limit: one, but for the middle of a change that moves it.
+    owners: i32,
+    /// Nothing was committed yet since it was opened, so there is no cell.
+    fresh: bool,
 }
 
 impl Slots {
     pub fn number(&self, key: &LimitKey) -> Option<u32> {
-        self.numbers.get(key).copied()
+        self.places.get(key).map(|place| place.number)
     }
 
     /// Makes what was opened and closed final, and says what needs a cell now.
     pub fn commit(&mut self) -> Vec<Slot> {
-        for key in std::mem::take(&mut self.closed) {
-            self.free.extend(self.numbers.remove(&key));
-            self.opened.retain(|slot| slot.key != key);
+        for (key, _) in std::mem::take(&mut self.counted) {
+            self.free_unless_owned(&key);
         }
-        std::mem::take(&mut self.opened)
+        let mut opened = std::mem::take(&mut self.opened);
+        // One that was opened and given up in the same change needs no cell.
+        opened.retain(|slot| self.number(&slot.key) == Some(slot.number));
+        for slot in &opened {
+            if let Some(place) = self.places.get_mut(&slot.key) {
+                place.fresh = false;
+            }
+        }
+        opened
     }
 
     /// Forgets what was opened and closed since the last commit.
     pub fn roll_back(&mut self) {
-        self.closed.clear();
-        for slot in std::mem::take(&mut self.opened) {
-            if slot.fresh {
-                self.free.extend(self.numbers.remove(&slot.key));
+        self.opened.clear();
+        let counted = std::mem::take(&mut self.counted);
+        for (key, owners) in &counted {
+            if let Some(place) = self.places.get_mut(key) {
+                place.owners -= owners;
             }
+        }
+        counted.iter().for_each(|(key, _)| self.free_unless_owned(key));
+    }
+
+    fn free_unless_owned(&mut self, key: &LimitKey) {
+        if self.places.get(key).is_some_and(|place| place.owners == 0) {
+            self.free.extend(self.places.remove(key).map(|place| place.number));
+        }
+    }
+
+    fn count(&mut self, key: &LimitKey, owners: i32) {
+        if let Some(place) = self.places.get_mut(key) {
+            place.owners += owners;
+            self.counted.push((key.clone(), owners));
         }
     }
 
     fn open(&mut self, key: &LimitKey, window: &Window, anchor: Timestamp) -> u32 {
-        self.closed.retain(|closed| closed != key);
-        let known = self.number(key);
-        let number = known.unwrap_or_else(|| {
+        let known = self.places.get(key).map(|place| (place.number, place.fresh));
+        let (number, fresh) = known.unwrap_or_else(|| {
             let number = self.free.pop().unwrap_or(self.next);
             if number == self.next {
                 self.next = self.next.checked_add(1).expect("2^32 limits do not fit in memory");
             }
-            self.numbers.insert(key.clone(), number);
-            number
+            self.places.insert(key.clone(), Place { number, owners: 0, fresh: true });
+            (number, true)
         });
+        self.count(key, 1);
         let (key, window) = (key.clone(), window.clone());
-        self.opened.push(Slot { number, key, window, anchor, fresh: known.is_none() });
+        self.opened.push(Slot { number, key, window, anchor, fresh });
         number
     }
 
@@ -156,12 +188,8 @@ impl Slots {
         limits
     }
 
-    /// Gives up the cells of limits that nobody has any more.
-    pub(super) fn unlink<'a>(&mut self, old: impl IntoIterator<Item = &'a Limit>, new: &[&[Limit]]) {
-        for limit in old {
-            if !new.iter().any(|limits| limits.iter().any(|other| other.key == limit.key)) {
-                self.closed.push(limit.key.clone());
-            }
-        }
+    /// Gives up the limits of an owner that is gone, or that was linked anew.
+    pub(super) fn unlink<'a>(&mut self, old: impl IntoIterator<Item = &'a Limit>) {
+        old.into_iter().for_each(|limit| self.count(&limit.key, -1));
     }
 }

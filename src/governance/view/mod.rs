@@ -40,7 +40,7 @@ pub struct View {
     provider_limits: OrdMap<Arc<str>, Arc<Governed<ProviderLimits>>>,
     model_configs: OrdMap<Arc<str>, Arc<Governed<ModelConfig>>>,
     /// The same by the name of the model.
-    models: HashMap<Arc<str>, Arc<[Arc<Governed<ModelConfig>>]>>,
+    models: HashMap<Arc<str>, SameModel>,
     customers: OrdMap<Arc<str>, Arc<Governed<Customer>>>,
     teams: OrdMap<Arc<str>, Arc<Governed<Team>>>,
     /// Ids of a customer's teams, of a team's keys, and of a customer's own keys.
@@ -54,6 +54,9 @@ pub struct View {
     rules: OrdMap<Arc<str>, Arc<RoutingRule>>,
     pricing_overrides: OrdMap<Arc<str>, Arc<PricingOverride>>,
 }
+
+/// The configs of one model: at most one for each provider, and one for all.
+type SameModel = Arc<[Arc<Governed<ModelConfig>>]>;
 
 /// Settings of the config file that decide about requests.
 #[derive(Debug, Clone, Default)]
@@ -239,13 +242,13 @@ impl View {
             Edit::Customer(customer) => self.put_customer(customer, slots),
             Edit::RemoveCustomer(id) => {
                 let gone = self.customers.remove(id);
-                slots.unlink(gone.iter().flat_map(|customer| &customer.limits), &[]);
+                slots.unlink(gone.iter().flat_map(|customer| &customer.limits));
                 self.relink_customer(id);
             }
             Edit::Team(team) => self.put_team(team, slots),
             Edit::RemoveTeam(id) => {
                 if let Some(gone) = self.teams.remove(id) {
-                    slots.unlink(&gone.limits, &[]);
+                    slots.unlink(&gone.limits);
                     leave(&mut self.customer_teams, gone.entity.customer_id.as_ref(), id);
                 }
                 self.relink_team(id);
@@ -253,13 +256,13 @@ impl View {
             Edit::VirtualKey { key, digest, .. } => self.put_virtual_key(key, *digest, slots),
             Edit::RemoveVirtualKey(id) => {
                 if let Some(gone) = self.take_virtual_key(id) {
-                    slots.unlink(gone.own_limits(), &[]);
+                    slots.unlink(gone.own_limits());
                 }
             }
             Edit::ModelConfig(config) => self.put_model_config(config, slots),
             Edit::RemoveModelConfig(id) => {
                 if let Some(gone) = self.model_configs.remove(id) {
-                    slots.unlink(&gone.limits, &[]);
+                    slots.unlink(&gone.limits);
                     self.index_model(&gone.entity.model_name);
                 }
             }
@@ -267,13 +270,13 @@ impl View {
                 let linked = slots.link(Level::Provider, &limits.limits);
                 let governed = Governed { entity: Arc::clone(limits), limits: linked };
                 if let Some(old) = self.provider_limits.get(&limits.provider) {
-                    slots.unlink(&old.limits, &[&governed.limits]);
+                    slots.unlink(&old.limits);
                 }
                 self.provider_limits.insert(Arc::clone(&limits.provider), Arc::new(governed));
             }
             Edit::RemoveProviderLimits(provider) => {
                 let gone = self.provider_limits.remove(provider);
-                slots.unlink(gone.iter().flat_map(|governed| &governed.limits), &[]);
+                slots.unlink(gone.iter().flat_map(|governed| &governed.limits));
             }
             Edit::RoutingRule(rule) => drop(self.rules.insert(Arc::clone(&rule.id), Arc::clone(rule))),
             Edit::RemoveRoutingRule(id) => drop(self.rules.remove(id)),
@@ -297,7 +300,7 @@ impl View {
     fn put_customer(&mut self, customer: &Arc<Customer>, slots: &mut Slots) {
         let limits = slots.link(Level::Customer, &customer.limits);
         if let Some(old) = self.customers.get(&customer.id) {
-            slots.unlink(&old.limits, &[&limits]);
+            slots.unlink(&old.limits);
         }
         let governed = Arc::new(Governed { entity: Arc::clone(customer), limits });
         self.customers.insert(Arc::clone(&customer.id), governed);
@@ -307,7 +310,7 @@ impl View {
     fn put_team(&mut self, team: &Arc<Team>, slots: &mut Slots) {
         let limits = slots.link(Level::Team, &team.limits);
         if let Some(old) = self.teams.get(&team.id) {
-            slots.unlink(&old.limits, &[&limits]);
+            slots.unlink(&old.limits);
             leave(&mut self.customer_teams, old.entity.customer_id.as_ref(), &team.id);
         }
         join(&mut self.customer_teams, team.customer_id.as_ref(), &team.id);
@@ -321,8 +324,7 @@ impl View {
         let configs = configs.map(|config| ConfigLimits { limits: slots.link(Level::ProviderConfig, &config.limits) });
         let configs: Arc<[ConfigLimits]> = configs.collect();
         if let Some(old) = self.take_virtual_key(&key.id) {
-            let new: Vec<&[Limit]> = configs.iter().map(|config| &*config.limits).chain([&*limits]).collect();
-            slots.unlink(old.own_limits(), &new);
+            slots.unlink(old.own_limits());
         }
         join(&mut self.team_keys, key.team_id.as_ref(), &key.id);
         join(&mut self.customer_keys, key.customer_id.as_ref(), &key.id);
@@ -361,7 +363,7 @@ impl View {
         let governed = Arc::new(Governed { entity: Arc::clone(config), limits });
         let old = self.model_configs.insert(Arc::clone(&config.id), Arc::clone(&governed));
         if let Some(old) = old {
-            slots.unlink(&old.limits, &[&governed.limits]);
+            slots.unlink(&old.limits);
             self.index_model(&old.entity.model_name);
         }
         self.index_model(&config.model_name);
@@ -369,7 +371,7 @@ impl View {
 
     fn index_model(&mut self, name: &Arc<str>) {
         let named = self.model_configs.values().filter(|governed| governed.entity.model_name == *name);
-        let named: Arc<[Arc<Governed<ModelConfig>>]> = named.cloned().collect();
+        let named: SameModel = named.cloned().collect();
         if named.is_empty() {
             self.models.remove(name);
         } else {

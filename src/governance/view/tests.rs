@@ -94,8 +94,11 @@ fn any_edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-/// What a view says of each key: its team, its customer, and the limits on its calls.
-fn told(view: &View) -> BTreeMap<String, (Option<String>, Option<String>, Vec<String>)> {
+/// Its team, its customer, and the limits on its calls.
+type Told = (Option<String>, Option<String>, Vec<String>);
+
+/// What a view says of each key.
+fn told(view: &View) -> BTreeMap<String, Told> {
     let of = |caller: &Arc<Caller>| {
         let limits = view.limits(Some(caller), Some(0), "openai", "m");
         let team = caller.team.as_ref().map(|team| team.entity.id.to_string());
@@ -264,4 +267,30 @@ fn limits_on_a_model_hold_for_its_releases() {
     check("openai", "gpt-4o-2024-08-06", &["here", "any", "release"]);
     check("openrouter", "openai/gpt-4o", &["any", "nested"]);
     check("openai", "gpt-4", &[]);
+}
+
+#[test]
+fn a_limit_that_moves_within_one_change_keeps_its_slot() {
+    let moved = |id: u8, ids: &[&str]| {
+        let Edit::Team(team) = team(id, None, 0) else { unreachable!("a team was made") };
+        Edit::Team(Arc::new(Team { limits: limits(ids), ..Team::clone(&team) }))
+    };
+    let (mut view, mut slots) = built(&[moved(1, &["b"]), moved(2, &[])]);
+    let number = |slots: &Slots| slots.number(&LimitKey { id: "b".into(), measure: Measure::Money });
+    let before = number(&slots);
+    // The new owner comes before the old one lets go, and after.
+    for edits in [[moved(2, &["b"]), moved(1, &[])], [moved(2, &[]), moved(1, &["b"])]] {
+        edits.iter().for_each(|edit| view.apply(edit, &mut slots));
+        let opened = slots.commit();
+        assert_eq!((number(&slots), opened.iter().filter(|slot| slot.fresh).count()), (before, 0));
+    }
+    // Given up and taken again within a change that fails: nothing happened.
+    let mut failed = view.clone();
+    [moved(1, &[]), moved(2, &["c"]), moved(2, &["b"])].iter().for_each(|edit| failed.apply(edit, &mut slots));
+    slots.roll_back();
+    assert_eq!(number(&slots), before);
+    view.apply(&moved(1, &["b", "c"]), &mut slots);
+    let opened: Vec<(u32, bool)> = slots.commit().into_iter().map(|slot| (slot.number, slot.fresh)).collect();
+    assert_eq!(opened.len(), 2);
+    assert!(opened[0] == (before.unwrap(), false) && opened[1].1 && opened[1].0 != opened[0].0, "{opened:?}");
 }
