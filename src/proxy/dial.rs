@@ -7,7 +7,7 @@ use super::resolve::{Host, allowed, may_ask_for};
 use super::through::{Tunnel, TunnelError};
 use crate::governance::entity::{Network, Provider, ProxyKind, UpstreamProxy};
 use crate::wire::certificate;
-use crate::wire::proxy_url::{Environment, ProxyUrl};
+use crate::wire::proxy_url::{Environment, ProxyUrl, authority};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 use pingora::connectors::ConnectorOptions;
@@ -45,7 +45,7 @@ pub(super) struct Dialer {
     /// By URL without its path. Grows only with what is configured.
     origins: RwLock<HashMap<Box<str>, Arc<Origin>>>,
     /// By host and port. Grows only with what is configured, too.
-    proxies: RwLock<HashMap<(Box<str>, u16), Arc<Host>>>,
+    proxies: RwLock<HashMap<Box<str>, Arc<Host>>>,
 }
 
 /// A provider's scheme, host and port, and where a URL's path begins.
@@ -176,12 +176,12 @@ impl Dialer {
     }
 
     fn host_of(&self, proxy: &ProxyUrl) -> Arc<Host> {
-        let key = (Box::from(&*proxy.host), proxy.port);
-        if let Some(host) = self.proxies.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        let key = authority(&proxy.host, proxy.port);
+        if let Some(host) = self.proxies.read().unwrap_or_else(PoisonError::into_inner).get(key.as_str()) {
             return Arc::clone(host);
         }
         let mut proxies = self.proxies.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(proxies.entry(key).or_insert_with(|| Arc::new(Host::new(&proxy.host, proxy.port))))
+        Arc::clone(proxies.entry(key.into()).or_insert_with(|| Arc::new(Host::new(&proxy.host, proxy.port))))
     }
 
     /// Keeps a connection whose request and answer went through whole, and closes any other.
