@@ -12,8 +12,10 @@ mod forward;
 mod guard;
 mod identify;
 mod meter;
+mod resolve;
 mod respond;
 mod settle;
+mod through;
 
 use crate::governance::entity::{BODY_BYTES_MAX, ClientConfig};
 use crate::governance::refusal::Refusal;
@@ -23,6 +25,7 @@ use crate::state::outbox::ChargeId;
 use crate::state::{Snapshot, State};
 use crate::telemetry::Metrics;
 use crate::wire::cors::{Cors, is_preflight};
+use crate::wire::proxy_url::Environment;
 use crate::wire::{credential, show};
 use async_trait::async_trait;
 use call::Ask;
@@ -50,6 +53,8 @@ pub struct Options {
     pub drain_after_disconnect: Duration,
     /// Whether providers may live at private and loopback addresses.
     pub private_addresses: bool,
+    /// The proxies of providers that have the environment's, as it was when this process began.
+    pub environment: Result<Environment, String>,
     /// Caps for one client address; absent: no cap.
     pub inflight_per_address_max: Option<u32>,
     pub requests_per_second_per_address_max: Option<u32>,
@@ -122,7 +127,7 @@ impl Failure {
 impl Gateway {
     pub fn new(state: Arc<State>, metrics: Metrics, options: Options, connections: ConnectorOptions) -> Gateway {
         Gateway {
-            dialer: Dialer::new(connections, options.private_addresses),
+            dialer: Dialer::new(connections, options.private_addresses, options.environment.clone()),
             guard: Guard::new(options.inflight_per_address_max, options.requests_per_second_per_address_max),
             open_requests: Arc::default(),
             state,

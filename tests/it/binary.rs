@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const KEY: &str = "sk-bf-11111111-2222-4333-8444-555555555555";
 
-fn tollgate() -> Command {
+pub fn tollgate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     command.env_remove("TOLLGATE_CONFIG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -26,7 +26,7 @@ fn stderr(output: &Output) -> String {
 }
 
 /// A running program, ended with the test.
-struct Program(Child);
+pub struct Program(pub Child);
 
 impl Program {
     fn signal(&self, name: &str) {

@@ -17,3 +17,4 @@ mod refusals;
 mod sdk;
 mod streams;
 mod surface;
+mod through;

@@ -2,7 +2,7 @@
 
 use crate::governance::entity::{
     Cloud, CloudConfig, CloudField, CloudShape, CustomProvider, ModelSet, Network, Provider, ProviderKey,
-    is_built_in_provider, names_a_credential,
+    UpstreamProxy, is_built_in_provider, names_a_credential,
 };
 use crate::governance::pricing::Catalog;
 use crate::wire::env_text::{HIDDEN, show_secret, show_text};
@@ -25,7 +25,7 @@ pub fn provider(provider: &Provider) -> Value {
         "concurrency_and_buffer_size".into(),
         json!({"concurrency": bounds.concurrency, "buffer_size": bounds.buffer_size}),
     );
-    object.insert("proxy_config".into(), Value::Null);
+    object.insert("proxy_config".into(), provider.proxy.as_ref().map_or(Value::Null, proxy));
     object.insert("send_back_raw_request".into(), provider.send_back_raw_request.into());
     object.insert("send_back_raw_response".into(), provider.send_back_raw_response.into());
     object.insert("store_raw_request_response".into(), provider.store_raw_request_response.into());
@@ -82,6 +82,17 @@ fn network(network: &Network) -> Value {
         "ca_cert_pem": if ca_cert_pem.is_some() { HIDDEN } else { "" },
         "max_conns_per_host": max_conns_per_host,
         "beta_header_overrides": beta_header_overrides,
+    })
+}
+
+fn proxy(proxy: &UpstreamProxy) -> Value {
+    json!({
+        "type": proxy.kind.as_str(),
+        "url": proxy.url,
+        "username": proxy.username,
+        "password": if proxy.password.is_some() { HIDDEN } else { "" },
+        // None is taken while the proxy itself is not spoken to by TLS.
+        "ca_cert_pem": "",
     })
 }
 
