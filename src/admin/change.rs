@@ -82,12 +82,19 @@ impl Terms {
     pub(super) fn allow(&self, current: &Value) -> Result<(), ApiError> {
         let Some(wanted) = &self.if_match else { return Ok(()) };
         let current = etag(current);
-        if wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == current) {
-            return Ok(());
-        }
-        let message = "This was changed since it was read: its ETag is not the one in If-Match";
-        Err(ApiError::new(StatusCode::PRECONDITION_FAILED, message).about("if-match"))
+        let fits = wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == current);
+        if fits { Ok(()) } else { Err(stale()) }
     }
+
+    /// Whether something may be made where an update found nothing: that has no version, wanted or not.
+    pub(super) fn allow_new(&self) -> Result<(), ApiError> {
+        if self.if_match.is_none() { Ok(()) } else { Err(stale()) }
+    }
+}
+
+fn stale() -> ApiError {
+    let message = "This was changed since it was read: its ETag is not the one in If-Match";
+    ApiError::new(StatusCode::PRECONDITION_FAILED, message).about("if-match")
 }
 
 /// Why a change ended early.
@@ -186,7 +193,9 @@ impl Admin {
             Err(Stop::Refused(error)) => Err(error),
             Err(Stop::Replayed(replay)) => {
                 let status = StatusCode::from_u16(replay.status).unwrap_or(StatusCode::OK);
-                let mut response = json_response(status, replay.body.expose().to_owned(), None);
+                let body = replay.body.expose();
+                let tag = serde_json::from_str(body).ok().as_ref().and_then(created_tag);
+                let mut response = json_response(status, body.to_owned(), tag);
                 response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
                 Ok(response)
             }

@@ -73,7 +73,7 @@ pub enum Calendar {
 /// Why a text is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpanError {
-    #[error("Invalid reset duration format: {0} (examples: 30s, 5m, 1h30m, 1d, 1w, 1M, 1Y)")]
+    #[error("Invalid reset duration format: {0}")]
     Format(String),
     #[error("calendar alignment needs exactly 1d, 1w, 1M or 1Y, not {0}")]
     NotAligned(String),

@@ -180,10 +180,10 @@ fn read_budget<'a>(body: &'a Object<'a>, old: Option<&Budget>, faults: &mut Faul
     let aligned = body.boolean("calendar_aligned", faults).value();
     let aligned = aligned.unwrap_or_else(|| old.is_some_and(|old| old.window.is_aligned()));
     let duration = match (body.text("reset_duration", faults), old) {
-        (Given::Value(text), _) => Some(text),
-        (_, Some(old)) => Some(old.window.span().text()),
-        (_, None) if body.raw("reset_duration").value().is_some() => None,
-        (_, None) => {
+        (Given::Value(text), _) if !text.is_empty() => Some(text),
+        (Given::Absent | Given::Null, Some(old)) => Some(old.window.span().text()),
+        (Given::Absent, None) if body.raw("reset_duration").value().is_some() => None,
+        _ => {
             faults.add(body.path("reset_duration"), "budget reset duration is required");
             None
         }
