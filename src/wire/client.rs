@@ -149,17 +149,19 @@ fn check_further(body: &Object<'_>, name: &str, faults: &mut Faults) {
     match name {
         "drop_excess_requests" => drop(body.boolean(name, faults)),
         "whitelisted_routes" => drop(body.texts(name, faults)),
-        "routing_chain_max_depth" => {
-            if body.integer(name, faults).value().is_some_and(|depth| !(1..=100).contains(&depth)) {
-                faults.add(body.path(name), "must be between 1 and 100");
-            }
-        }
+        "routing_chain_max_depth" => check_depth(body, name, faults),
         "header_filter_config" => {
             if let Some(filter) = body.object(name, faults).value() {
                 ["allowlist", "denylist"].iter().for_each(|list| drop(filter.texts(list, faults)));
             }
         }
         _ => {}
+    }
+}
+
+fn check_depth(body: &Object<'_>, name: &str, faults: &mut Faults) {
+    if body.integer(name, faults).value().is_some_and(|depth| !(1..=100).contains(&depth)) {
+        faults.add(body.path(name), "must be between 1 and 100");
     }
 }
 

@@ -303,7 +303,7 @@ fn the_most_specific_override_prices_a_call() {
         Edit::PricingOverride(Arc::new(PricingOverride { pattern, request_kinds, ..PricingOverride::clone(&over) }))
     };
     let any = || ModelPattern::Prefix(String::new());
-    let (vk, openai, main) = || -> (Arc<str>, Arc<str>, Arc<str>) { ("k1".into(), "openai".into(), "main".into()) }();
+    let [vk, openai, main]: [Arc<str>; 3] = ["k1", "openai", "main"].map(Into::into);
     let scopes = [
         ("global", OverrideScope::Global),
         ("provider", OverrideScope::Provider { provider: openai.clone() }),
