@@ -42,14 +42,10 @@ pub(super) struct Terms {
 
 impl Terms {
     /// The conditions of a request that changes something.
-    pub(super) fn read(actor: Actor, headers: &HeaderMap) -> Result<Terms, ApiError> {
-        let if_match = headers.get(IF_MATCH).map(|value| {
-            value
-                .to_str()
-                .map(str::to_owned)
-                .map_err(|_| ApiError::bad_request("Invalid If-Match header").about("if-match"))
-        });
-        Ok(Terms { actor, if_match: if_match.transpose()?, replay: None })
+    pub(super) fn read(actor: Actor, headers: &HeaderMap) -> Terms {
+        // What is no text is no tag of ours, and fits nothing.
+        let lines: Vec<_> = headers.get_all(IF_MATCH).iter().map(|line| line.to_str().unwrap_or_default()).collect();
+        Terms { actor, if_match: (!lines.is_empty()).then(|| lines.join(",")), replay: None }
     }
 
     /// The conditions of a request that creates something.
@@ -75,7 +71,7 @@ impl Terms {
         }
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(asked.finish().as_ref());
-        Ok(Terms { replay: key.transpose()?.map(|key| (key, fingerprint)), ..Terms::read(actor, headers)? })
+        Ok(Terms { replay: key.transpose()?.map(|key| (key, fingerprint)), ..Terms::read(actor, headers) })
     }
 
     /// Whether what is there now is what the request wants to change.

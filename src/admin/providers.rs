@@ -93,7 +93,7 @@ pub(super) async fn update(
     body: Body,
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(|_| unknown_provider(""))?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let body = parse(&received(body)?)?;
     let shown = admin
         .blocking(move |admin| {
@@ -122,7 +122,7 @@ pub(super) async fn delete(
     name: Id,
 ) -> Result<Json<Value>, ApiError> {
     let Path(name) = name.map_err(|_| unknown_provider(""))?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     admin
         .blocking(move |admin| {
             let mut gone = Value::Null;
@@ -214,7 +214,7 @@ pub(super) async fn key_update(
 ) -> Result<Response, ApiError> {
     let Path((name, id)) = ids.map_err(|_| unknown_provider(""))?;
     find_key(find(&admin.state.snapshot().view, &name)?, &id)?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let body = parse(&received(body)?)?;
     let shown = admin
         .blocking(move |admin| {
@@ -248,7 +248,7 @@ pub(super) async fn key_delete(
     ids: KeyId,
 ) -> Result<Json<Value>, ApiError> {
     let Path((name, id)) = ids.map_err(|_| unknown_provider(""))?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     admin
         .blocking(move |admin| {
             let mut gone = Value::Null;

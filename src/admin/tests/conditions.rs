@@ -22,6 +22,9 @@ async fn an_object_is_changed_only_if_it_is_what_was_read() {
             put(stale).await.refused(412, STALE);
             house.call_with(Method::DELETE, &path, &[("if-match", stale)], "").await.refused(412, STALE);
         }
+        let request = Request::delete(&path).header("authorization", format!("Bearer {TOKEN}"));
+        let request = request.header("if-match", &b"\"\xff\""[..]).body(Body::empty()).unwrap();
+        house.send(request).await.refused(412, STALE);
         assert_eq!(house.get(&path).await.text, before);
         let changed = put(&format!("\"x\", {tag}")).await;
         assert_eq!(changed.status, 200);
@@ -30,6 +33,10 @@ async fn an_object_is_changed_only_if_it_is_what_was_read() {
         assert_ne!(newer, tag);
         put(&tag).await.refused(412, STALE);
         assert_eq!(put("*").await.status, 200);
+        // In two lines, as one would write a list.
+        let newest = house.get(&path).await.header("etag").unwrap().to_owned();
+        let lines = [("if-match", "\"x\""), ("if-match", &*newest)];
+        assert_eq!(house.call_with(Method::PUT, &path, &lines, (kind.update)()).await.status, 200);
         let newest = house.get(&path).await.header("etag").unwrap().to_owned();
         house.call_with(Method::DELETE, &path, &[("if-match", newer)], "").await.refused(412, STALE);
         assert_eq!(house.call_with(Method::DELETE, &path, &[("if-match", &newest)], "").await.status, 200);

@@ -186,11 +186,10 @@ impl House {
         let reply = Reply { status: head.status.as_u16(), headers: head.headers, text };
         DOCUMENT.check(&method, &path, &reply);
         let said = format!("{:?} {}", reply.headers, reply.text);
-        let audit = path.contains("/audit");
-        assert!(
-            !said.contains(SECRET) && !said.contains(TOKEN) && !(audit && said.contains("sk-bf-")),
-            "{path}: {said}"
-        );
+        for secret in [SECRET, TOKEN, "sk-bf-"] {
+            let may = secret == "sk-bf-" && !path.contains("/audit");
+            assert!(may || !said.contains(secret), "{path}: {said}");
+        }
         if let Some(operation) = DOCUMENT.operation(&method, &path) {
             self.called.lock().unwrap().insert(operation.id.clone());
         }

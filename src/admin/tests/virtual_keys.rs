@@ -381,6 +381,7 @@ async fn lists_are_paged_sorted_and_searched() {
         ("offset=-1", "Invalid offset parameter: must be non-negative"),
         ("export=1", "Invalid export parameter: must be true or false"),
         ("from_memory=yes", "Invalid from_memory parameter: must be true or false"),
+        ("order=sideways", "order must be asc or desc"),
     ] {
         let reply = house.get(&format!("{KEYS}?{query}")).await;
         assert_eq!((reply.status, reply.message()), (400, says.to_owned()));
