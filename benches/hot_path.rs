@@ -152,7 +152,7 @@ fn virtual_key(number: usize, limits: usize, windows: Windows) -> VirtualKey {
         is_active: true,
         team_id: None,
         customer_id: None,
-        limits: Limits { budgets: own.0, rate_limit: own.1 },
+        limits: Limits { budgets: own.0, rate_limit: own.1.map(Box::new) },
         provider_configs: vec![ProviderConfig {
             id: 1,
             provider: "openai".into(),
@@ -160,7 +160,7 @@ fn virtual_key(number: usize, limits: usize, windows: Windows) -> VirtualKey {
             allowed_models: ModelSet::All,
             blacklisted_models: ModelSet::Only(vec![]),
             key_ids: KeySet::All,
-            limits: Limits { budgets: through.0, rate_limit: through.1 },
+            limits: Limits { budgets: through.0, rate_limit: through.1.map(Box::new) },
         }],
         mcp_configs: "[]".into(),
         config_hash: String::new(),

@@ -22,15 +22,15 @@ const HALVES: [&str; 4] = ["token_max_limit", "token_reset_duration", "request_m
 pub fn read(owner: &Object<'_>, base: Option<&Limits>, change: &mut Change<'_>, faults: &mut Faults) -> Limits {
     let mut budgets = read_budgets(owner, base.map(|base| &*base.budgets), change, faults);
     budgets.sort_by_key(|budget| budget.window.span().millis());
-    let rate_limit = read_rate_limit(owner, base.and_then(|base| base.rate_limit.as_ref()), change, faults);
-    Limits { budgets, rate_limit }
+    let rate_limit = read_rate_limit(owner, base.and_then(|base| base.rate_limit.as_deref()), change, faults);
+    Limits { budgets, rate_limit: rate_limit.map(Box::new) }
 }
 
 /// For objects that are read as new and replace what is there, as the config file's do: gives `new` the ids
 /// of the limits in `old`, with what belongs to them.
 pub fn adopt(new: &mut Limits, old: &Limits) {
     adopt_budgets(&mut new.budgets, &old.budgets);
-    adopt_rate_limit(new.rate_limit.as_mut(), old.rate_limit.as_ref());
+    adopt_rate_limit(new.rate_limit.as_deref_mut(), old.rate_limit.as_deref());
 }
 
 /// A whole budget as it was sent.

@@ -42,7 +42,7 @@ fn told(limits: &Limits) -> Vec<String> {
         Some(quota) => format!("{}/{}", quota.max, quota.window.span().text()),
         None => "-".to_owned(),
     };
-    let rate = |rate: &RateLimit| format!("{} {} {}", rate.id, half(&rate.tokens), half(&rate.requests));
+    let rate = |rate: &Box<RateLimit>| format!("{} {} {}", rate.id, half(&rate.tokens), half(&rate.requests));
     limits.budgets.iter().map(budget).chain(limits.rate_limit.iter().map(rate)).collect()
 }
 
