@@ -5,6 +5,7 @@
 
 pub(super) mod audit;
 mod change;
+mod declared;
 mod ledger;
 mod limits;
 mod load;
