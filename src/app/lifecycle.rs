@@ -159,10 +159,9 @@ fn drained(
     mut phases: broadcast::Receiver<ExecutionPhase>,
     grace_period: Duration,
 ) -> bool {
-    let stop = match wait_for_stop(&mut asked) {
-        Some(stop) if stop != Stop::Now => stop,
-        _ => return false,
-    };
+    if wait_for_stop(&mut asked).is_none_or(|stop| stop == Stop::Now) {
+        return false;
+    }
     let hurried = || *asked.borrow() == Some(Stop::Now);
     // Until listeners are handed over, which takes seconds, calls are still accepted here.
     while !hurried() {
