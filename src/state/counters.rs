@@ -7,6 +7,7 @@
 use crate::governance::judge::{Admission, Tally, admits};
 use crate::governance::time::{Timestamp, Window};
 use crate::governance::view::LimitKey;
+use crate::state::journal::Mark;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,18 +16,31 @@ use std::sync::atomic::{AtomicI64, Ordering};
 #[derive(Debug)]
 pub struct Cell {
     key: LimitKey,
+    mark: Mark,
     start: Timestamp,
     used: AtomicI64,
     spent: AtomicI64,
 }
 
 impl Cell {
-    fn new(key: LimitKey, start: Timestamp, spent: i64) -> Cell {
-        Cell { key, start, used: AtomicI64::new(spent), spent: AtomicI64::new(spent) }
+    /// A cell that no meter has: whoever reads a journal charges to it.
+    pub fn new(key: LimitKey, start: Timestamp, spent: i64) -> Cell {
+        Cell { mark: Mark::of(&key), key, start, used: AtomicI64::new(spent), spent: AtomicI64::new(spent) }
+    }
+
+    /// The next one of the same limit.
+    fn next(&self, start: Timestamp) -> Cell {
+        let Cell { ref key, mark, .. } = *self;
+        Cell { key: key.clone(), mark, start, used: AtomicI64::new(0), spent: AtomicI64::new(0) }
     }
 
     pub fn key(&self) -> &LimitKey {
         &self.key
+    }
+
+    /// What stands for the limit in a journal.
+    pub fn mark(&self) -> Mark {
+        self.mark
     }
 
     /// Where this cell's window began.
@@ -96,14 +110,14 @@ impl Meter {
         Meter { window, current }
     }
 
-    fn open_at(&self, key: LimitKey, start: Timestamp) -> Arc<Open> {
-        Arc::new(Open { end: self.window.end(start), cell: Arc::new(Cell::new(key, start, 0)) })
+    fn open_at(&self, last: &Cell, start: Timestamp) -> Arc<Open> {
+        Arc::new(Open { end: self.window.end(start), cell: Arc::new(last.next(start)) })
     }
 
     /// Begins a window with nothing spent. What is held stays with the window that admitted it.
     pub(super) fn restart(&self, at: Timestamp) {
-        let key = self.current.load().cell.key.clone();
-        self.current.store(self.open_at(key, at));
+        let last = Arc::clone(&self.current.load().cell);
+        self.current.store(self.open_at(&last, at));
     }
 
     /// The cell of the window that holds `now`. Windows end when somebody looks, not on a timer.
@@ -112,7 +126,7 @@ impl Meter {
         if now < current.end {
             return Arc::clone(&current.cell);
         }
-        let fresh = self.open_at(current.cell.key.clone(), self.window.start(current.cell.start, now));
+        let fresh = self.open_at(&current.cell, self.window.start(current.cell.start, now));
         let seen = self.current.compare_and_swap(&*current, Arc::clone(&fresh));
         if Arc::ptr_eq(&seen, &current) { Arc::clone(&fresh.cell) } else { Arc::clone(&self.current.load().cell) }
     }

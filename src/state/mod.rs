@@ -8,6 +8,7 @@ pub mod counters;
 pub mod digest;
 pub mod expectation;
 pub mod hold;
+pub mod journal;
 pub mod outbox;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use digest::KeyHasher;
 use expectation::Expectations;
 use hold::{Hold, Share, Spend};
 use imbl::Vector;
+use journal::Journal;
 use outbox::{CallTag, ChargeId, Outbox};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::cmp::Reverse;
@@ -71,17 +73,24 @@ pub struct Ask<'a> {
     pub config: Option<usize>,
     pub usage: Usage,
     pub spend: Spend,
+    /// What it can come to at the very most: charged if the process dies before it knows better.
+    pub bound: (Usage, Spend),
     pub tag: CallTag,
 }
 
 impl State {
     /// `places` bounds holds plus unwritten entries.
     pub fn new(clock: Clock, hasher: KeyHasher, places: usize) -> State {
+        State::with_journal(clock, hasher, places, None)
+    }
+
+    /// With a journal, which has room for as many, what is open survives the process.
+    pub fn with_journal(clock: Clock, hasher: KeyHasher, places: usize, journal: Option<Arc<dyn Journal>>) -> State {
         State {
             clock,
             hasher,
             expectations: Expectations::default(),
-            outbox: Arc::new(Outbox::new(places)),
+            outbox: Arc::new(Outbox::new(places, journal)),
             snapshot: ArcSwap::default(),
             slots: Mutex::default(),
             config_ids: AtomicI64::new(0),
@@ -211,6 +220,9 @@ impl State {
                 return Err(Refusal::LimitReached(exceeded));
             }
             hold.add(Share { cell, held: amount });
+        }
+        if !hold.write_down(ask.bound) {
+            return Err(Refusal::LedgerFull);
         }
         Ok(hold)
     }

@@ -1,9 +1,10 @@
 //! After a hand-over two processes share the ledger for a while: what the predecessor still spends must
-//! count in our cells, too.
+//! count in our cells, too. When it is gone, what it left in its journal is brought into the ledger here.
 //!
 //! Only the writer's thread comes here. It knows what it wrote itself, so whatever else a balance grew by
 //! is the other's.
 
+use super::journal::Predecessors;
 use super::{Ledger, StoreError};
 use crate::governance::time::Timestamp;
 use crate::governance::view::LimitKey;
@@ -22,16 +23,23 @@ pub struct Follow {
     state: Arc<State>,
     /// What our cells know of each limit's latest window.
     seen: HashMap<LimitKey, Balance>,
+    predecessors: Predecessors,
     until: Timestamp,
     next: Timestamp,
 }
 
 impl Follow {
-    /// `opening` is what the cells began with; `patience` is as long as a predecessor may live.
-    pub fn new(state: Arc<State>, opening: HashMap<LimitKey, Balance>, patience: Duration) -> Follow {
+    /// `opening` is what the cells began with; `patience` is as long as a predecessor may live of which no
+    /// journal tells.
+    pub fn new(
+        state: Arc<State>,
+        opening: HashMap<LimitKey, Balance>,
+        predecessors: Predecessors,
+        patience: Duration,
+    ) -> Follow {
         let now = state.clock.now();
         let patience = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
-        Follow { state, seen: opening, until: now.plus(patience), next: now }
+        Follow { state, seen: opening, predecessors, until: now.plus(patience), next: now }
     }
 
     /// Notes what we wrote ourselves.
@@ -56,6 +64,8 @@ impl Follow {
             return Ok(true);
         }
         self.next = now.plus(INTERVAL_MS);
+        // Before the balances, which it adds to.
+        self.predecessors.look(ledger, now)?;
         for (key, balance) in ledger.balances()? {
             let seen = self.seen.get(&key).filter(|seen| seen.start == balance.start).map_or(0, |seen| seen.spent);
             let others = balance.spent.saturating_sub(seen);
@@ -63,6 +73,6 @@ impl Follow {
                 self.seen.insert(key, balance);
             }
         }
-        Ok(now < self.until)
+        Ok(now < self.until || self.predecessors.are_awaited())
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: ledger entries and balances change in one transaction, by deltas, once for each entry.
 
 mod follow;
+pub mod journal;
 pub mod key_file;
 mod lock;
 mod record;
@@ -33,6 +34,9 @@ pub trait Ledger: Send {
 
     /// What was spent in the latest window of every limit.
     fn balances(&mut self) -> Result<HashMap<LimitKey, Balance>, StoreError>;
+
+    /// Every limit that is declared.
+    fn limits(&mut self) -> Result<Vec<LimitKey>, StoreError>;
 }
 
 /// What the store could not do, in one line, with its source. Never holds a secret.

@@ -36,6 +36,26 @@ impl Ledger for SqliteLedger {
     fn balances(&mut self) -> Result<HashMap<LimitKey, Balance>, StoreError> {
         balances(&self.connection).map_err(|error| error.doing(|| "read the balances".to_owned()))
     }
+
+    fn limits(&mut self) -> Result<Vec<LimitKey>, StoreError> {
+        limits(&self.connection).map_err(|error| error.doing(|| "read which limits there are".to_owned()))
+    }
+}
+
+fn limits(db: &Connection) -> Result<Vec<LimitKey>, StoreError> {
+    let mut rows = db.prepare(
+        "SELECT id, 'money' FROM budgets
+         UNION ALL SELECT id, 'tokens' FROM rate_limits WHERE tokens_max IS NOT NULL
+         UNION ALL SELECT id, 'requests' FROM rate_limits WHERE requests_max IS NOT NULL",
+    )?;
+    let mut rows = rows.query(())?;
+    let mut limits = Vec::new();
+    while let Some(row) = rows.next()? {
+        let measure: String = row.get(1)?;
+        let measure = Measure::from_name(&measure).ok_or_else(|| damaged("limit", &measure))?;
+        limits.push(LimitKey { id: row.get(0)?, measure });
+    }
+    Ok(limits)
 }
 
 fn append(tx: &Transaction<'_>, batch: &[Entry]) -> Result<usize, StoreError> {
