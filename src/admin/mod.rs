@@ -11,6 +11,7 @@ pub mod docs;
 mod error;
 mod explain;
 mod health;
+mod ledger;
 mod limits;
 mod model_configs;
 mod owners;
@@ -164,6 +165,8 @@ fn governance() -> Router<Admin> {
         .route("/api/governance/pricing-overrides/{id}", overrides)
         .route("/api/governance/audit", get(audit::list))
         .route("/api/governance/explain", post(explain::explain))
+        .route("/api/ledger/unresolved", get(ledger::unresolved))
+        .route("/api/ledger/{id}/correct", post(ledger::correct))
         .route("/api/config", get(config::read).put(config::update))
 }
 

@@ -48,6 +48,9 @@ pub struct State {
     /// The last id that a provider config got.
     config_ids: AtomicI64,
     ids: Ids,
+    /// What was changed beside the writer since somebody last looked who follows the books; absent: nobody does.
+    /// Held while they are changed so or looked at, so that what is new to the follower is never ours.
+    amended: Mutex<Option<Vec<Adjustment>>>,
 }
 
 /// A view with the meters behind its slots.
@@ -63,6 +66,14 @@ pub struct Snapshot {
 pub struct Balance {
     pub start: Timestamp,
     pub spent: i64,
+}
+
+/// What was added to the books of one window beside the writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adjustment {
+    pub key: LimitKey,
+    pub start: Timestamp,
+    pub amount: i64,
 }
 
 /// What an attempt asks to set aside.
@@ -95,6 +106,7 @@ impl State {
             slots: Mutex::default(),
             config_ids: AtomicI64::new(0),
             ids: Ids::new(),
+            amended: Mutex::default(),
         }
     }
 
@@ -152,6 +164,30 @@ impl State {
     /// No provider config gets this id or a lower one any more.
     pub fn config_ids_after(&self, highest: i64) {
         self.config_ids.fetch_max(highest, Ordering::Relaxed);
+    }
+
+    /// Changes the books beside the writer, and gives our cells what was added there.
+    pub fn amend<T, E>(&self, write: impl FnOnce() -> Result<(Vec<Adjustment>, T), E>) -> Result<T, E> {
+        let mut amended = self.amended.lock().unwrap_or_else(PoisonError::into_inner);
+        let (adjustments, done) = write()?;
+        for Adjustment { key, start, amount } in &adjustments {
+            self.credit(key, *start, *amount);
+        }
+        if let Some(amended) = amended.as_mut() {
+            amended.extend(adjustments);
+        }
+        Ok(done)
+    }
+
+    /// Lets somebody look at the books who gives our cells what others wrote there. `look` gets what was changed
+    /// beside the writer since the last time, and says whether there is a next one.
+    pub fn follow<E>(&self, look: impl FnOnce(Vec<Adjustment>) -> Result<bool, E>) -> Result<bool, E> {
+        let mut amended = self.amended.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = look(amended.replace(Vec::new()).unwrap_or_default())?;
+        if !goes_on {
+            *amended = None;
+        }
+        Ok(goes_on)
     }
 
     /// Counts what another process spent in the window that began at `start`. False if that is not the

@@ -9,8 +9,9 @@ use super::{Ledger, StoreError};
 use crate::governance::time::Timestamp;
 use crate::governance::view::LimitKey;
 use crate::state::outbox::Entry;
-use crate::state::{Balance, State};
+use crate::state::{Adjustment, Balance, State};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ impl Follow {
         patience: Duration,
     ) -> Follow {
         let now = state.clock.now();
+        // From here on it is noted what is changed beside the writer.
+        let Ok(_) = state.follow(|_| Ok::<_, Infallible>(true));
         let patience = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
         Follow { state, seen: opening, predecessors, until: now.plus(patience), next: now }
     }
@@ -45,15 +48,18 @@ impl Follow {
     /// Notes what we wrote ourselves.
     pub(super) fn wrote(&mut self, batch: &[Entry]) {
         for delta in batch.iter().flat_map(|entry| &entry.deltas) {
-            let start = delta.cell.start();
-            let fresh = Balance { start, spent: 0 };
-            let seen = self.seen.entry(delta.cell.key().clone()).or_insert(fresh);
-            if seen.start < start {
-                *seen = fresh;
-            }
-            if seen.start == start {
-                seen.spent = seen.spent.saturating_add(delta.amount);
-            }
+            self.note(delta.cell.key(), delta.cell.start(), delta.amount);
+        }
+    }
+
+    fn note(&mut self, key: &LimitKey, start: Timestamp, amount: i64) {
+        let fresh = Balance { start, spent: 0 };
+        let seen = self.seen.entry(key.clone()).or_insert(fresh);
+        if seen.start < start {
+            *seen = fresh;
+        }
+        if seen.start == start {
+            seen.spent = seen.spent.saturating_add(amount);
         }
     }
 
@@ -63,7 +69,18 @@ impl Follow {
         if now < self.next {
             return Ok(true);
         }
+        let state = Arc::clone(&self.state);
+        state.follow(|amended| self.look_now(ledger, now, &amended))
+    }
+
+    fn look_now(
+        &mut self,
+        ledger: &mut dyn Ledger,
+        now: Timestamp,
+        amended: &[Adjustment],
+    ) -> Result<bool, StoreError> {
         self.next = now.plus(INTERVAL_MS);
+        amended.iter().for_each(|Adjustment { key, start, amount }| self.note(key, *start, *amount));
         // Before the balances, which it adds to.
         self.predecessors.look(ledger, now)?;
         for (key, balance) in ledger.balances()? {

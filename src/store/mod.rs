@@ -23,7 +23,7 @@ use std::fmt;
 
 pub use follow::Follow;
 pub use lock::DataLock;
-pub use record::{AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay};
+pub use record::{Actual, AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay, UnresolvedEntry};
 pub use sqlite::Store;
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.
@@ -68,6 +68,8 @@ pub enum StoreErrorKind {
     IdTaken,
     /// There is no object of this id.
     NotFound,
+    /// The ledger entry is not one that was left unresolved.
+    NotUnresolved,
     /// A request of this idempotency key was done already.
     ReplayTaken,
     Other,

@@ -6,8 +6,9 @@
 use crate::binary::Served;
 use crate::fake::answers::Good;
 use crate::fake::{Behaviour, Bill, Gate, Step};
-use crate::house::{chat, chat_stream, cost, eventually, runtime, soon};
+use crate::house::{ADMIN_TOKEN, Reply, chat, chat_stream, cost, eventually, nanos, runtime, soon};
 use rusqlite::Connection;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -155,6 +156,41 @@ fn a_kill_under_load_forgets_nothing() {
     });
 }
 
+/// An administrator finds the one open call, and says what the provider billed for it.
+async fn check_correction(served: &Served, charged: u64) {
+    let administer = async |method: &str, path: &str, body: Value| {
+        let url = format!("{}{path}", served.admin);
+        let request = served.http.request(method.parse().unwrap(), url).bearer_auth(ADMIN_TOKEN);
+        let request = if body.is_null() { request } else { request.json(&body) };
+        Reply::read(request.send().await.unwrap()).await
+    };
+    let list = async || administer("GET", "/api/ledger/unresolved?limit=5", Value::Null).await.json();
+    let listed = list().await;
+    assert_eq!((&listed["total_count"], &listed["limit"], &listed["offset"]), (&json!(1), &json!(5), &json!(0)));
+    let entry = &listed["entries"][0];
+    assert_eq!((nanos(&entry["cost"]), &entry["output_tokens"]), (charged, &json!(BILL.output)), "{entry}");
+    assert_eq!((&entry["provider"], &entry["request_type"]), (&json!("openai"), &json!("chat_completion")), "{entry}");
+    let path = format!("/api/ledger/{}/correct", entry["id"].as_str().unwrap());
+    let fault = administer("POST", &path, json!({"cost": -1})).await;
+    assert_eq!((fault.status, &fault.json()["error"]["param"]), (400, &json!("cost")));
+    let elsewhere = format!("/api/ledger/{}/correct", "0".repeat(32));
+    for path in [&*elsewhere, "/api/ledger/nonsense/correct"] {
+        assert_eq!(administer("POST", path, json!({"cost": 0})).await.status, 404, "{path}");
+    }
+    let bill = json!({"cost": 0.001_025, "input_tokens": BILL.input});
+    for _ in 0..2 {
+        let corrected = administer("POST", &path, bill.clone()).await;
+        assert_eq!(corrected.status, 200, "{corrected:?}");
+        let entry = &corrected.json()["entry"];
+        assert_eq!((nanos(&entry["cost"]), &entry["corrections"]), (cost(BILL), &json!(1)), "{entry}");
+        assert_eq!(served.spent().await, 3 * cost(BILL));
+    }
+    assert_eq!(list().await["total_count"], 0);
+    let audit = administer("GET", "/api/governance/audit?object_type=ledger_entry", Value::Null).await.json();
+    assert_eq!((&audit["total_count"], &audit["entries"][0]["action"]), (&json!(1), &json!("corrected")), "{audit}");
+    assert_eq!(nanos(&audit["entries"][0]["before"]["cost"]), charged, "{audit}");
+}
+
 #[test]
 fn a_predecessor_that_is_killed_while_it_drains_is_charged_by_its_successor() {
     runtime().block_on(async {
@@ -190,5 +226,6 @@ fn a_predecessor_that_is_killed_while_it_drains_is_charged_by_its_successor() {
         let books = Books::read(&served);
         assert_eq!((books.unresolved, books.others, books.entries, books.cost), (1, 0, 3, spent), "{books:?}");
         assert_eq!(books.cost, 2 * cost(BILL) + books.unresolved_cost, "{books:?}");
+        check_correction(&served, books.unresolved_cost).await;
     });
 }

@@ -223,15 +223,15 @@ fn previous(link: u64) -> Option<u32> {
 
 /// What the file says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Header {
-    slots: u32,
-    boot: u128,
+pub(super) struct Header {
+    pub(super) slots: u32,
+    pub(super) boot: u128,
 }
 
 const HEADER_BYTES: usize = 7 * WORD;
 
 impl Header {
-    fn bytes(self) -> [u8; HEADER_BYTES] {
+    pub(super) fn bytes(self) -> [u8; HEADER_BYTES] {
         let boot = [0, 64].map(|shift| u64::try_from(self.boot >> shift & u128::from(u64::MAX)).unwrap_or(0));
         let mut words = [MAGIC, VERSION, SLOT_WORDS as u64, u64::from(self.slots), boot[0], boot[1], 0];
         words[6] = words[..6].iter().fold(CHECK_START, |check, word| mix(check, *word));

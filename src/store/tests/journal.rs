@@ -1,15 +1,15 @@
 //! What survives the process: whatever step it dies at, nothing that was sent is forgotten, nothing is
 //! charged twice, and no more is charged than what was open can have cost.
 
-use super::super::journal::{Allocate, Claimed, Predecessors, Recovered, allocate, claim, claim_with, path};
+use super::super::journal::{Allocate, Claimed, Header, Predecessors, Recovered, allocate, claim, claim_with, path};
 use super::*;
-use crate::state::Balance;
 use crate::state::clock::since;
 use crate::state::clock::stopwatch;
 use crate::state::digest::KeyHasher;
 use crate::state::hold::Hold;
 use crate::state::journal::{Journal, Open, Place, Settled};
-use crate::state::outbox::Entry;
+use crate::state::outbox::{ChargeId, Entry};
+use crate::state::{Adjustment, Balance};
 use crate::telemetry::Metrics;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -352,13 +352,10 @@ fn a_first_start_that_was_cut_off_leaves_nothing_to_recover() {
 }
 
 #[test]
-fn another_boot_and_another_size_are_recovered_just_the_same() {
+fn another_size_is_recovered_just_the_same() {
     let process = Process::start(40);
     let _open: Vec<Hold> = (0..30).map(|_| process.sent(10)).collect();
     let (remains, mut ledger) = (process.remains(), Memory::of(&process.key));
-    let text = std::fs::read(path(remains.path(), 0)).unwrap();
-    let header: Vec<u64> = text[..56].as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word)).collect();
-    assert_eq!((header[2], header[3]), (64, 40));
     let recovered = recover(&remains, &mut ledger);
     assert_eq!((recovered.unresolved, recovered.other_boot, ledger.total()), (30, false, 300));
     assert_eq!(std::fs::metadata(path(remains.path(), 0)).unwrap().len(), 4_096 + 8 * 512);
@@ -424,6 +421,17 @@ fn mortal(calls: usize) -> (Process, Arc<Mortal>) {
 }
 
 #[test]
+fn after_another_boot_what_is_there_counts_just_the_same() {
+    let process = Process::start(4);
+    let _open = process.sent(400);
+    let (remains, mut ledger) = (process.remains(), Memory::of(&process.key));
+    let file = File::options().write(true).open(path(remains.path(), 0)).unwrap();
+    file.write_all_at(&Header { slots: 4, boot: 7 }.bytes(), 0).unwrap();
+    let recovered = recover(&remains, &mut ledger);
+    assert_eq!((recovered.unresolved, recovered.other_boot, ledger.total()), (1, true, 400));
+}
+
+#[test]
 fn two_processes_have_a_journal_each_and_the_successor_inherits() {
     let (one, life) = mortal(usize::MAX);
     let _open = one.sent(400);
@@ -478,6 +486,148 @@ fn what_a_predecessor_left_counts_in_the_cells_of_its_successor() {
     }
     writer.stop(Duration::from_secs(5)).unwrap();
     assert_eq!(spent(&house.store, "1-b", Measure::Money), Some(438));
+}
+
+/// A house whose ledger has one unresolved entry of 400 nanos and 100 tokens, and one of 7 and 2; with their ids.
+fn unresolved_house() -> (House, VirtualKey, ChargeId, ChargeId) {
+    let house = House::new();
+    let one = house.add("1", "one");
+    let process = Process::start(8);
+    let mut open = process.hold(400);
+    open.mark_sent();
+    let mut done = process.hold(50);
+    done.mark_sent();
+    let (open_id, done_id) = (open.id(), done.id());
+    settle(done, 7, 2);
+    recover(&process.remains(), &mut *house.store.ledger().unwrap());
+    (house, one, open_id, done_id)
+}
+
+fn actual(cost: i64, input: Option<i64>, output: Option<i64>) -> Actual {
+    Actual { input, output, cost: Nanos::new(cost) }
+}
+
+#[test]
+fn a_correction_is_an_entry_and_changes_what_is_spent() {
+    let (house, one, id, _) = unresolved_house();
+    let state = house.state(&one);
+    let spent_live = || {
+        let snapshot = state.snapshot();
+        let caller = snapshot.view.callers().next().unwrap();
+        caller.limits.iter().map(|limit| snapshot.tally(limit, at(NOW)).0.spent).collect::<Vec<_>>()
+    };
+    assert_eq!(spent_live(), [407, 102]);
+    let (listed, total) = house.store.unresolved(10, 0).unwrap();
+    assert_eq!((listed.len(), total, listed[0].id, listed[0].cost.get()), (1, 1, id, 400));
+    assert_eq!((listed[0].input, listed[0].output, &*listed[0].model), (30, 70, "m"));
+    let mut next = 0;
+    let mut correct = |actual: Actual| {
+        next += 1;
+        let record = |before: &UnresolvedEntry, after: &UnresolvedEntry| {
+            let line = AuditLine {
+                action: "corrected",
+                object_type: "ledger_entry",
+                object_id: format!("{} to {}", before.cost, after.cost),
+                object_name: None,
+                before: None,
+                after: None,
+            };
+            Record { audit: vec![line], ..record() }
+        };
+        state.amend(|| house.store.correct((id, ChargeId(next)), &actual, at(NOW + 9), record)).unwrap()
+    };
+    // To less, to more, to the same once more: the last word counts.
+    for (actual, cost, tokens, lines) in [
+        (actual(150, Some(20), Some(10)), 150, 30, 1),
+        (actual(500, None, Some(90)), 500, 110, 2),
+        (actual(500, Some(20), None), 500, 110, 2),
+        (actual(0, Some(0), Some(0)), 0, 0, 3),
+    ] {
+        let entry = correct(actual);
+        assert_eq!((entry.cost.get(), entry.input + entry.output, entry.corrections), (cost, tokens, lines));
+        assert_eq!(spent_live(), [7 + cost, 2 + tokens]);
+        for (id, measure, sum) in
+            [("1-b", Measure::Money, 7 + cost), ("1-c", Measure::Money, 7 + cost), ("1-r", Measure::Tokens, 2 + tokens)]
+        {
+            assert_eq!(spent(&house.store, id, measure), Some(sum));
+        }
+        assert_eq!(house.raw("SELECT sum(cost_nanos) FROM ledger"), 7 + cost);
+        assert_eq!(house.raw("SELECT count(*) FROM ledger WHERE corrects IS NOT NULL"), i64::from(lines));
+        assert_eq!(house.raw("SELECT count(*) FROM audit WHERE object_type = 'ledger_entry'"), i64::from(lines));
+    }
+    assert_eq!(house.store.unresolved(10, 0).unwrap(), (vec![], 0));
+    // The entry itself is what it was.
+    assert_eq!(house.raw("SELECT cost_nanos FROM ledger WHERE ending = 'unresolved'"), 400);
+}
+
+#[test]
+fn a_correction_that_changes_nothing_settles_the_matter_all_the_same() {
+    let (house, _, id, _) = unresolved_house();
+    let (adjustments, entry) =
+        house.store.correct((id, ChargeId(1)), &actual(400, None, None), at(NOW), |_, _| record()).unwrap();
+    assert_eq!((adjustments, entry.corrections), (vec![], 1));
+    assert_eq!(house.store.unresolved(10, 0).unwrap().1, 0);
+}
+
+#[test]
+fn only_what_is_unresolved_is_corrected() {
+    let (house, _, _, done) = unresolved_house();
+    let refused = |id| house.store.correct((id, ChargeId(1)), &actual(1, None, None), at(NOW), |_, _| record());
+    assert_eq!(refused(done).unwrap_err().kind, StoreErrorKind::NotUnresolved);
+    assert_eq!(refused(ChargeId(12)).unwrap_err().kind, StoreErrorKind::NotFound);
+    assert_eq!(house.raw("SELECT count(*) FROM ledger"), 2);
+}
+
+#[test]
+fn a_correction_of_a_window_that_is_gone_changes_no_balance() {
+    let (house, one, id, _) = unresolved_house();
+    for later in [1, 2] {
+        let state = house.state(&one);
+        if let Clock::Manual(hand) = &state.clock {
+            hand.store(NOW + later * 3_600_000, Ordering::SeqCst);
+        }
+        spend(&state, &one, 10);
+        house.store.ledger().unwrap().append(&state.outbox().take(9)).unwrap();
+    }
+    let (adjustments, _) =
+        house.store.correct((id, ChargeId(1)), &actual(100, None, None), at(NOW), |_, _| record()).unwrap();
+    // Of the hourly budget two later windows are kept; the daily one is still open.
+    let expected = Adjustment { key: limit("1-c", Measure::Money), start: at(NOW), amount: -300 };
+    assert_eq!(adjustments, [expected]);
+    assert_eq!(house.raw("SELECT count(*) FROM balances WHERE limit_id = '1-b'"), 2);
+    assert_eq!(spent(&house.store, "1-b", Measure::Money), Some(10));
+    assert_eq!(spent(&house.store, "1-c", Measure::Money), Some(127));
+}
+
+#[test]
+fn a_correction_during_a_hand_over_counts_once() {
+    let (house, one, id, _) = unresolved_house();
+    let state = house.state(&one);
+    let opening = house.store.balances().unwrap();
+    let mut ledger = house.store.ledger().unwrap();
+    let mut follow = Follow::new(Arc::clone(&state), opening, Predecessors::default(), Duration::from_secs(60));
+    let mut look = |correct: bool, others: i64| {
+        if correct {
+            let actual = actual(100, None, None);
+            let done = state.amend(|| house.store.correct((id, ChargeId(1)), &actual, at(NOW), |_, _| record()));
+            done.unwrap();
+        }
+        if others > 0 {
+            let other = house.state(&one);
+            spend(&other, &one, others);
+            house.store.ledger().unwrap().append(&other.outbox().take(9)).unwrap();
+        }
+        if let Clock::Manual(hand) = &state.clock {
+            hand.fetch_add(1_000, Ordering::SeqCst);
+        }
+        follow.look(&mut *ledger).unwrap();
+        let snapshot = state.snapshot();
+        let caller = snapshot.view.callers().next().unwrap();
+        snapshot.tally(&caller.limits[0], at(NOW)).0.spent
+    };
+    assert_eq!(look(false, 0), 407);
+    assert_eq!(look(true, 5), 112);
+    assert_eq!(look(false, 3), 115);
 }
 
 #[test]
