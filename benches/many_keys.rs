@@ -179,7 +179,7 @@ fn virtual_key(number: usize) -> VirtualKey {
         is_active: true,
         team_id: None,
         customer_id: None,
-        limits: Limits { budgets: vec![budget], rate_limit: Some(rate_limit) },
+        limits: Limits { budgets: vec![budget], rate_limit: Some(Box::new(rate_limit)) },
         provider_configs: vec![ProviderConfig {
             id: i64::try_from(number).unwrap_or(0) + 1,
             provider: "openai".into(),

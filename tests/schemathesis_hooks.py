@@ -15,6 +15,9 @@ TEAM = "6a0d8f3c-1f0b-4c55-9f5d-2f8f1f6f2a10"
 KEY = "b1f5c0de-0000-4000-8000-000000000001"
 PROVIDERS = ["openai", "local-llm"]
 OWN = {CUSTOMER, TEAM, KEY, *PROVIDERS}
+# There to be rotated as often as somebody likes, and to be deleted one after the other.
+SPARE_KEY = "b1f5c0de-0000-4000-8000-000000000002"
+SPARE_PROVIDER_KEYS = [f"spare-{n}" for n in range(100)]
 
 IDS = {
     "team_id": TEAM,
@@ -33,6 +36,7 @@ EXPRESSIONS = [
 ]
 
 count = itertools.count(1)
+spares = iter(SPARE_PROVIDER_KEYS)
 names_used = set()
 
 
@@ -66,10 +70,17 @@ def spare_own_objects(case):
     """Without them nothing else could be reached, and with another value the run's own key would open nothing."""
     if case.path == "/api/governance/providers/{provider_name}":
         return  # removes limits, not providers
-    if case.method.upper() == "DELETE" or case.path.endswith("/rotate"):
-        for name, value in case.path_parameters.items():
+    parameters = case.path_parameters
+    if case.path.endswith("/rotate"):
+        if parameters.get("vk_id") == KEY:
+            parameters["vk_id"] = SPARE_KEY
+    elif case.method.upper() == "DELETE" and "key_id" in parameters:
+        if parameters == {"provider": PROVIDERS[0], "key_id": "main"}:
+            parameters["key_id"] = next(spares, "gone")
+    elif case.method.upper() == "DELETE":
+        for name, value in parameters.items():
             if value in OWN:
-                case.path_parameters[name] = "gone"
+                parameters[name] = "gone"
 
 
 def keep_it_closed(body):

@@ -42,14 +42,10 @@ pub(super) struct Terms {
 
 impl Terms {
     /// The conditions of a request that changes something.
-    pub(super) fn read(actor: Actor, headers: &HeaderMap) -> Result<Terms, ApiError> {
-        let if_match = headers.get(IF_MATCH).map(|value| {
-            value
-                .to_str()
-                .map(str::to_owned)
-                .map_err(|_| ApiError::bad_request("Invalid If-Match header").about("if-match"))
-        });
-        Ok(Terms { actor, if_match: if_match.transpose()?, replay: None })
+    pub(super) fn read(actor: Actor, headers: &HeaderMap) -> Terms {
+        // What is no text is no tag of ours, and fits nothing.
+        let lines: Vec<_> = headers.get_all(IF_MATCH).iter().map(|line| line.to_str().unwrap_or_default()).collect();
+        Terms { actor, if_match: (!lines.is_empty()).then(|| lines.join(",")), replay: None }
     }
 
     /// The conditions of a request that creates something.
@@ -61,7 +57,10 @@ impl Terms {
         body: &[u8],
     ) -> Result<Terms, ApiError> {
         let key = headers.get(&IDEMPOTENCY_KEY).map(|value| {
-            let key = value.to_str().ok().filter(|key| !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_MAX);
+            let decent = |key: &&str| {
+                (1..=IDEMPOTENCY_KEY_MAX).contains(&key.len()) && key.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            };
+            let key = value.to_str().ok().map(str::trim).filter(decent);
             let message = "Idempotency-Key must be 1 to 255 printable ASCII characters";
             key.map(str::to_owned).ok_or_else(|| ApiError::bad_request(message).about("idempotency-key"))
         });
@@ -72,19 +71,26 @@ impl Terms {
         }
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(asked.finish().as_ref());
-        Ok(Terms { replay: key.transpose()?.map(|key| (key, fingerprint)), ..Terms::read(actor, headers)? })
+        Ok(Terms { replay: key.transpose()?.map(|key| (key, fingerprint)), ..Terms::read(actor, headers) })
     }
 
     /// Whether what is there now is what the request wants to change.
     pub(super) fn allow(&self, current: &Value) -> Result<(), ApiError> {
         let Some(wanted) = &self.if_match else { return Ok(()) };
         let current = etag(current);
-        if wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == current) {
-            return Ok(());
-        }
-        let message = "This was changed since it was read: its ETag is not the one in If-Match";
-        Err(ApiError::new(StatusCode::PRECONDITION_FAILED, message).about("if-match"))
+        let fits = wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == current);
+        if fits { Ok(()) } else { Err(stale()) }
     }
+
+    /// Whether something may be made where an update found nothing: that has no version, wanted or not.
+    pub(super) fn allow_new(&self) -> Result<(), ApiError> {
+        if self.if_match.is_none() { Ok(()) } else { Err(stale()) }
+    }
+}
+
+fn stale() -> ApiError {
+    let message = "This was changed since it was read: its ETag is not the one in If-Match";
+    ApiError::new(StatusCode::PRECONDITION_FAILED, message).about("if-match")
 }
 
 /// Why a change ended early.
@@ -183,7 +189,9 @@ impl Admin {
             Err(Stop::Refused(error)) => Err(error),
             Err(Stop::Replayed(replay)) => {
                 let status = StatusCode::from_u16(replay.status).unwrap_or(StatusCode::OK);
-                let mut response = json_response(status, replay.body.expose().to_owned(), None);
+                let body = replay.body.expose();
+                let tag = serde_json::from_str(body).ok().as_ref().and_then(created_tag);
+                let mut response = json_response(status, body.to_owned(), tag);
                 response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
                 Ok(response)
             }

@@ -95,10 +95,21 @@ impl From<Faults> for ApiError {
     }
 }
 
-/// Whether the contract's words name the field well enough: the key's own fields, not those of one among several.
+/// Whether the contract's words name the field well enough: the object's own fields, not those of one among
+/// several.
 fn is_plain(path: &str) -> bool {
     let field = path.split(['.', '[']).next().unwrap_or("");
-    matches!(field, "" | "name" | "budget" | "budgets" | "rate_limit")
+    matches!(
+        field,
+        "" | "name"
+            | "model_name"
+            | "budget"
+            | "budgets"
+            | "rate_limit"
+            | "targets"
+            | "scope_id"
+            | "concurrency_and_buffer_size"
+    ) || matches!(path, "provider" | "custom_provider_config" | "custom_provider_config.base_provider_type")
 }
 
 impl From<StoreError> for ApiError {

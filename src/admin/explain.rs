@@ -81,7 +81,8 @@ fn answer(admin: &Admin, question: &Question) -> Value {
         Ok(targets) => targets,
         Err(refusal) => return refused(&refusal, Vec::new(), &view.limits(caller, None, "", "")),
     };
-    let verdicts: Vec<Result<(), Refusal>> = targets.iter().map(|target| judge(&lens, caller, target)).collect();
+    let verdicts: Vec<Result<(), Refusal>> =
+        targets.iter().map(|target| judge(&lens, caller, target, question.kind)).collect();
     let taken = verdicts.iter().position(Result::is_ok);
     let candidates = targets.iter().zip(&verdicts).enumerate();
     let candidates = candidates.map(|(i, (target, verdict))| candidate(target, verdict, taken, i)).collect();
@@ -117,8 +118,8 @@ fn identified(lens: &Lens<'_>, question: &Question, sent: bool, caller: Option<&
 }
 
 /// What admission would say, as things stand.
-fn judge(lens: &Lens<'_>, caller: Option<&Caller>, target: &Target) -> Result<(), Refusal> {
-    route::price(lens.view, caller, target)?;
+fn judge(lens: &Lens<'_>, caller: Option<&Caller>, target: &Target, kind: RequestKind) -> Result<(), Refusal> {
+    route::price(lens.view, caller, target, kind)?;
     let limits = lens.view.limits(caller, target.config, &target.provider.name, &target.model);
     let stands = |limit: &&&Limit| !admits(limit.max, lens.live(limit).0.used, 0, Admission::Remaining);
     let full: Vec<&Limit> = limits.iter().filter(stands).copied().collect();

@@ -71,7 +71,7 @@ pub(super) async fn reset(
 ) -> Result<Json<Value>, ApiError> {
     let missing = || ApiError::new(StatusCode::NOT_FOUND, "Budget not found");
     let Path(id) = id.map_err(|_| missing())?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let budget = admin
         .blocking(move |admin| {
             let find = |admin: &Admin| {
@@ -117,7 +117,7 @@ pub(super) async fn provider_update(
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(|_| provider_not_found())?;
     admin.state.snapshot().view.provider(&name).ok_or_else(provider_not_found)?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let body = parse(&received(body)?)?;
     let shown = admin
         .blocking(move |admin| {
@@ -166,7 +166,7 @@ pub(super) async fn provider_delete(
     name: Id,
 ) -> Result<Json<Value>, ApiError> {
     let Path(name) = name.map_err(|_| provider_not_found())?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     admin
         .blocking(move |admin| {
             admin.change(&terms, |snapshot| {

@@ -52,12 +52,8 @@ impl Query {
     pub(super) fn number(&self, name: &str) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.raw(name) else { return Ok(None) };
         let wrong = |what: &str| ApiError::bad_request(format!("Invalid {name} parameter: must be {what}")).about(name);
-        // Larger than any list, and still a number.
-        let number: i128 = text.parse().map_err(|_| wrong("a number"))?;
-        if number < 0 {
-            return Err(wrong("non-negative"));
-        }
-        Ok(Some(usize::try_from(number).unwrap_or(usize::MAX)))
+        let number: i64 = text.parse().map_err(|_| wrong("a number"))?;
+        usize::try_from(number).map(Some).map_err(|_| wrong("non-negative"))
     }
 
     /// What is searched for, in lower case.

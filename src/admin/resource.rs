@@ -173,7 +173,7 @@ pub(super) async fn update<R: Resource>(
     let id = known_id::<R>(id)?;
     // Whether it exists comes before what is wrong with the body.
     R::find(&admin.state.snapshot().view, &id).ok_or_else(not_found::<R>)?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let body = parse(&received(body)?)?;
     let object = admin
         .blocking(move |admin| {
@@ -201,7 +201,7 @@ pub(super) async fn delete<R: Resource>(
     id: Id,
 ) -> Result<Json<Value>, ApiError> {
     let id = known_id::<R>(id)?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     admin
         .blocking(move |admin| {
             admin.change(&terms, |snapshot| {

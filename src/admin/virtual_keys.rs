@@ -123,7 +123,7 @@ pub(super) async fn rotate(
     id: Id,
 ) -> Result<Response, ApiError> {
     let Path(id) = id.map_err(|_| not_found::<VirtualKeys>())?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let value = Secret::new(new_virtual_key_value());
     let key = admin
         .blocking(move |admin| {

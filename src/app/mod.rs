@@ -17,6 +17,7 @@ use crate::store::journal::{self, Claimed};
 use crate::store::writer::Writer;
 use crate::store::{DataLock, Follow, Store, StoreError, key_file};
 use crate::telemetry::Metrics;
+use crate::wire::proxy_url::Environment;
 use pingora::apps::HttpServerOptions;
 use pingora::connectors::ConnectorOptions;
 use pingora::listeners::tls::TlsSettings;
@@ -115,6 +116,7 @@ impl App {
             body_bytes_max: settings.server.body_bytes_max,
             drain_after_disconnect: settings.server.drain_after_disconnect,
             private_addresses: settings.server.private_addresses,
+            environment: Environment::read(&|name| std::env::var(name).ok()),
             inflight_per_address_max: settings.server.inflight_per_address_max,
             requests_per_second_per_address_max: settings.server.requests_per_second_per_address_max,
         };

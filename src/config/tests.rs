@@ -99,6 +99,7 @@ fn every_key_is_in_the_full_sample() {
         wire::KEY,
         wire::NETWORK,
         wire::CUSTOM,
+        wire::PROXY,
     ];
     for key in lists.into_iter().flatten() {
         assert!(FULL.contains(&format!("{key}:")), "{key} is missing from config/full.yaml");
@@ -228,9 +229,11 @@ fn providers_are_checked() {
         ],
     );
     check(
-        "openai: { proxy_config: { type: http, url: \"http://p\" } }",
+        "openai: { proxy_config: { type: http, url: \"socks5://p\", username: u, password: env.NOT_THERE, usrname: u } }",
         &[
-            "t.yaml:2:29: providers.openai.proxy_config.type: reaching a provider through a proxy is not available in this version",
+            "t.yaml:2:41: providers.openai.proxy_config.url: must begin with http://",
+            "t.yaml:2:73: providers.openai.proxy_config.password: environment variable NOT_THERE is not set",
+            "t.yaml:2:98: providers.openai.proxy_config.usrname: unknown key; did you mean 'username'?",
         ],
     );
 }

@@ -7,6 +7,7 @@ pub mod entity;
 pub mod judge;
 pub mod model_name;
 pub mod money;
+pub mod price_field;
 pub mod pricing;
 pub mod refusal;
 pub mod request;

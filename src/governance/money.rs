@@ -128,7 +128,10 @@ impl fmt::Display for Nanos {
     }
 }
 
-/// `text` times 10^`scale` as an integer, rounded up. Bounded: 64 characters, exponents to ±60.
+/// As large as those of the floats that JSON usually holds.
+const EXPONENT_MAX: i32 = 400;
+
+/// `text` times 10^`scale` as an integer, rounded up. Bounded: 64 characters, exponents to ±400.
 pub(in crate::governance) fn decimal(text: &str, scale: i32) -> Result<u128, MoneyError> {
     let bad = || MoneyError::NotANumber(text.chars().take(64).collect());
     if text.len() > 64 {
@@ -144,7 +147,7 @@ pub(in crate::governance) fn decimal(text: &str, scale: i32) -> Result<u128, Mon
     }
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = || whole.bytes().chain(fraction.bytes());
-    if whole.is_empty() || !digits().all(|d| d.is_ascii_digit()) || exponent.abs() > 60 {
+    if whole.is_empty() || !digits().all(|d| d.is_ascii_digit()) || exponent.abs() > EXPONENT_MAX {
         return Err(bad());
     }
     let mut number: u128 = 0;
@@ -179,8 +182,10 @@ mod tests {
         check("1e-3", 1_000_000);
         check("2.5E2", 250_000_000_000);
         check("0.0000000001", 1);
+        check("5e-324", 1);
+        check("0e-400", 0);
         check("-0.0", 0);
-        for bad in ["", "-1", "abc", "1.2.3", ".5", "1e99", "NaN", "9999999999999999999", "1e"] {
+        for bad in ["", "-1", "abc", "1.2.3", ".5", "1e99", "NaN", "9999999999999999999", "1e", "1e-401", "5e324"] {
             assert!(Nanos::from_dollars(bad).is_err(), "{bad}");
         }
     }

@@ -1,8 +1,9 @@
 //! What usage costs: price tables, and usage × prices → money, rounded once.
 
 use super::money::{Nanos, Picos, Rate};
+use super::price_field::{Lane, place};
 use super::usage::{ServiceTier, Usage};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// All list prices known, by provider and model.
@@ -73,6 +74,39 @@ struct Rates {
 }
 
 impl Price {
+    /// This price, or none, with what an override sets put in its place. Absent where that is no price of a
+    /// token at all: what a model costs by other units is not known here.
+    pub fn patched(base: Option<&Price>, patch: &BTreeMap<&'static str, Rate>) -> Option<Price> {
+        let mut price = base.cloned();
+        for (slot, lane, rate) in patch.iter().filter_map(|(field, rate)| {
+            let (slot, lane) = place(field)?;
+            Some((slot, lane, *rate))
+        }) {
+            let prices = price.get_or_insert_default().lane_mut(lane);
+            *slot(prices) = Some(rate);
+        }
+        price
+    }
+
+    fn lane_mut(&mut self, lane: Lane) -> &mut Prices {
+        match lane {
+            Lane::Standard => &mut self.standard,
+            Lane::Batch => &mut self.batch,
+            Lane::Flex => &mut self.flex,
+            Lane::Priority => &mut self.priority,
+            Lane::Above(threshold) => {
+                let at = self.long_context.binary_search_by_key(&threshold, |(threshold, _)| *threshold);
+                let at = at.unwrap_or_else(|at| {
+                    // A price that a tier leaves out is that of the tier below it.
+                    let below = at.checked_sub(1).map(|below| self.long_context[below].1.clone());
+                    self.long_context.insert(at, (threshold, below.unwrap_or_default()));
+                    at
+                });
+                &mut self.long_context[at].1
+            }
+        }
+    }
+
     /// What `usage` costs. The tier is decided by the input alone, as providers define it; each
     /// price falls back on its own from tier to standard.
     pub fn cost(&self, usage: &Usage) -> Nanos {
@@ -177,6 +211,35 @@ mod tests {
         let at = |input| gpt_4o().cost(&Usage { input, ..Usage::default() });
         assert_eq!(at(272_000), Nanos::new(272_000 * 2_500));
         assert_eq!(at(272_001), Nanos::new(272_001 * 5_000));
+    }
+
+    #[test]
+    fn an_override_replaces_what_it_names() {
+        let cost = |patch: &[(&'static str, u64)], usage: &Usage| {
+            let patch = patch.iter().map(|(field, rate)| (*field, Rate::new(*rate))).collect();
+            Price::patched(Some(&gpt_4o()), &patch).unwrap().cost(usage)
+        };
+        let usage = Usage { input: 1_000, output: 100, cache_read: 10, ..Usage::default() };
+        let long = Usage { input: 272_001, ..Usage::default() };
+        let check = |patch: &[(&'static str, u64)], usage: &Usage, nanos: i64| {
+            assert_eq!(cost(patch, usage), Nanos::new(nanos), "{patch:?}");
+        };
+        check(&[], &usage, 2_500_000 + 1_000_000 + 12_500);
+        check(&[("input_cost_per_token", 0)], &usage, 1_000_000 + 12_500);
+        check(&[("output_cost_per_token", 1_000), ("cache_read_input_token_cost", 0)], &usage, 2_500_000 + 100);
+        // A tier keeps its own price, and a new one stands between the others.
+        check(&[("input_cost_per_token", 0)], &long, 272_001 * 5_000);
+        check(
+            &[("input_cost_per_token_above_128k_tokens", 1_000)],
+            &Usage { input: 200_000, ..usage },
+            200_000 + 1_000_000 + 12_500,
+        );
+        check(&[("input_cost_per_token_above_128k_tokens", 1_000)], &long, 272_001 * 5_000);
+        check(&[("input_cost_per_image", 7)], &usage, 2_500_000 + 1_000_000 + 12_500);
+        // Without a list price the override is the price, if it prices tokens.
+        let alone = |field| Price::patched(None, &BTreeMap::from([(field, Rate::new(1_000))]));
+        assert_eq!(alone("input_cost_per_token").unwrap().cost(&usage), Nanos::new(1_010));
+        assert_eq!(alone("input_cost_per_image"), None);
     }
 
     proptest! {

@@ -37,14 +37,21 @@ fn wanted<'a>(view: &View, text: &'a str) -> Wanted<'a> {
     }
 }
 
-/// The price of the target's model. Where it has none, the policy decides; a budget cannot be kept
-/// without one.
-pub fn price(view: &View, caller: Option<&Caller>, target: &Target) -> Result<Option<Arc<Price>>, Refusal> {
+/// The price of the target's model for a call of this kind: the list's, as overrides change it. Where it has
+/// none, the policy decides; a budget cannot be kept without one.
+pub fn price(
+    view: &View,
+    caller: Option<&Caller>,
+    target: &Target,
+    kind: RequestKind,
+) -> Result<Option<Arc<Price>>, Refusal> {
     let provider = &target.provider.name;
-    let known =
+    let listed =
         view.catalog.find(provider, &target.model).or_else(|| view.catalog.find(provider, &target.upstream_model));
-    if let Some(price) = known {
-        return Ok(Some(Arc::clone(price)));
+    let over = view.price_override_for(caller, &target.provider, target.key.as_deref(), &target.model, kind);
+    let patched = over.and_then(|over| Price::patched(listed.map(|price| &**price), &over.patch));
+    if let Some(price) = patched.map(Arc::new).or_else(|| listed.cloned()) {
+        return Ok(Some(price));
     }
     match &view.policy.unknown_model {
         UnknownModel::Priced(price) => Ok(Some(Arc::clone(price))),

@@ -37,7 +37,7 @@ pub(super) fn admit(
     target: &Target,
     now: Timestamp,
 ) -> Result<Admitted, Refusal> {
-    let price = route::price(&snapshot.view, caller, target)?;
+    let price = route::price(&snapshot.view, caller, target, call.kind)?;
     let usage = expected(state, call, target, price.as_deref());
     let tag = CallTag {
         virtual_key: caller.map(|caller| Arc::clone(&caller.key.id)),

@@ -310,7 +310,7 @@ async fn reach(
     let deadline = stopwatch() + network.request_timeout;
     let mut stale = 0;
     loop {
-        let dial = timeout(network.request_timeout, gateway.dialer.connect(&origin, network, stale >= STALE_MAX));
+        let dial = timeout(network.request_timeout, gateway.dialer.connect(&origin, provider, stale >= STALE_MAX));
         let mut line = match unless_client_leaves(session, pin!(dial)).await {
             Some(Ok(Ok(line))) => line,
             Some(Ok(Err(error))) => return Err(failed(unreachable(name(), &error))),

@@ -12,10 +12,12 @@ mod forward;
 mod guard;
 mod identify;
 mod meter;
+mod resolve;
 mod respond;
 mod settle;
+mod through;
 
-use crate::governance::entity::ClientConfig;
+use crate::governance::entity::{BODY_BYTES_MAX, ClientConfig};
 use crate::governance::refusal::Refusal;
 use crate::governance::route;
 use crate::state::clock::since;
@@ -23,6 +25,7 @@ use crate::state::outbox::ChargeId;
 use crate::state::{Snapshot, State};
 use crate::telemetry::Metrics;
 use crate::wire::cors::{Cors, is_preflight};
+use crate::wire::proxy_url::Environment;
 use crate::wire::{credential, show};
 use async_trait::async_trait;
 use call::Ask;
@@ -50,6 +53,8 @@ pub struct Options {
     pub drain_after_disconnect: Duration,
     /// Whether providers may live at private and loopback addresses.
     pub private_addresses: bool,
+    /// The proxies of providers that have the environment's, as it was when this process began.
+    pub environment: Result<Environment, String>,
     /// Caps for one client address; absent: no cap.
     pub inflight_per_address_max: Option<u32>,
     pub requests_per_second_per_address_max: Option<u32>,
@@ -64,9 +69,6 @@ pub struct Gateway {
     guard: Guard,
     open_requests: Arc<AtomicI64>,
 }
-
-/// The largest request body where nobody says otherwise.
-const BODY_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// An idle connection of a client is closed after this.
 pub const IDLE_CLIENT_SECONDS: u64 = 75;
@@ -125,7 +127,7 @@ impl Failure {
 impl Gateway {
     pub fn new(state: Arc<State>, metrics: Metrics, options: Options, connections: ConnectorOptions) -> Gateway {
         Gateway {
-            dialer: Dialer::new(connections, options.private_addresses),
+            dialer: Dialer::new(connections, options.private_addresses, options.environment.clone()),
             guard: Guard::new(options.inflight_per_address_max, options.requests_per_second_per_address_max),
             open_requests: Arc::default(),
             state,

@@ -19,7 +19,7 @@ use crate::governance::judge::{Tally, explain};
 use crate::governance::refusal::{Exceeded, Refusal};
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
-use crate::governance::view::{Caller, Level, Limit, LimitKey, Measure, Slot, Slots, View};
+use crate::governance::view::{Caller, Level, Limit, LimitKey, Measure, Slots, View};
 use arc_swap::ArcSwap;
 use clock::Clock;
 use counters::Meter;
@@ -196,11 +196,7 @@ impl State {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let snapshot = self.snapshot();
         let meter = slots.number(key).and_then(|number| snapshot.meters.get(number as usize));
-        let cell = meter.map(|meter| meter.cell(self.clock.now())).filter(|cell| cell.start() == start);
-        cell.is_some_and(|cell| {
-            cell.settle(0, amount);
-            true
-        })
+        meter.is_some_and(|meter| meter.credit(key, start, amount))
     }
 
     /// Makes `view` the current one. Limits that were there before keep their cells; new ones start
@@ -214,12 +210,15 @@ impl State {
         opening: &HashMap<LimitKey, Balance>,
         restarts: impl Iterator<Item = &'a Restart>,
     ) {
-        let now = self.clock.now();
         let mut meters = self.snapshot().meters.clone();
         for slot in slots.commit() {
             let index = slot.number as usize;
             let known = meters.get(index).filter(|_| !slot.fresh);
-            let meter = known.map_or_else(|| open(&slot, opening, now), |meter| meter.with_window(&slot.window));
+            let meter = Arc::new(match (known, opening.get(&slot.key)) {
+                (Some(meter), _) => meter.with_other_windows(),
+                (None, Some(balance)) => Meter::continued(slot.key, balance.start, balance.spent),
+                (None, None) => Meter::default(),
+            });
             // Numbers that were given up before they had a cell are skipped here and taken later.
             while meters.len() <= index {
                 meters.push_back(Arc::clone(&meter));
@@ -228,7 +227,7 @@ impl State {
         }
         for restart in restarts {
             if let Some(meter) = slots.number(&restart.key).and_then(|number| meters.get(number as usize)) {
-                meter.restart(restart.at);
+                meter.restart(&restart.key, restart.at);
             }
         }
         self.snapshot.store(Arc::new(Snapshot { view, meters }));
@@ -245,7 +244,7 @@ impl State {
         let mut hold = Hold::new(outbox, clock, self.ids.next(), ask.tag, (ask.usage, ask.spend));
         let limits = snapshot.view.limits(ask.caller, ask.config, &hold.tag().provider, &hold.tag().model);
         for limit in &limits {
-            let cell = snapshot.meter(limit).cell(now);
+            let cell = snapshot.meter(limit).cell(limit, now);
             let amount = ask.spend.of(limit.key.measure);
             if !cell.hold(limit.max, amount, snapshot.view.policy.admission) {
                 let mut exceeded = snapshot.reported(&limits, now);
@@ -271,23 +270,23 @@ impl Snapshot {
 
     /// What stands at `limit` now, and where its window began.
     pub fn tally(&self, limit: &Limit, now: Timestamp) -> (Tally, Timestamp) {
-        let cell = self.meter(limit).cell(now);
-        (cell.tally(), cell.start())
+        self.meter(limit).tally(limit, now)
     }
 
     /// The same for a limit that may be of a later view: one that has no cell here stands at nothing.
     pub fn standing(&self, limit: &Limit, now: Timestamp) -> (Tally, Timestamp) {
-        let cell = self.meters.get(limit.slot as usize).map(|meter| meter.cell(now));
-        match cell.filter(|cell| *cell.key() == limit.key) {
-            Some(cell) => (cell.tally(), cell.start()),
-            None => (Tally::default(), limit.window.start(now, now)),
+        let meter = self.meters.get(limit.slot as usize);
+        let is_its = |meter: &&Arc<Meter>| meter.current().is_some_and(|cell| *cell.key() == limit.key);
+        match meter.filter(is_its) {
+            Some(meter) => meter.tally(limit, now),
+            None => (Tally::default(), limit.window.start(limit.anchor, now)),
         }
     }
 
     /// An instant for a window of the limit that begins later than its current one, and not before `now`.
     pub fn after_start(&self, key: &LimitKey, now: Timestamp) -> Timestamp {
-        let meters = self.meters.iter().map(|meter| meter.cell(now));
-        let start = meters.filter(|cell| cell.key() == key).map(|cell| cell.start()).max();
+        let cells = self.meters.iter().filter_map(|meter| meter.current());
+        let start = cells.filter(|cell| cell.key() == key).map(|cell| cell.start()).max();
         start.map_or(now, |start| now.max(start.plus(1)))
     }
 
@@ -319,12 +318,6 @@ fn rank(e: &Exceeded) -> (u8, bool, Reverse<Level>) {
         Level::Model => (1, money, Reverse(Level::ProviderModel)),
         level => (2, money, Reverse(level)),
     }
-}
-
-fn open(slot: &Slot, opening: &HashMap<LimitKey, Balance>, now: Timestamp) -> Arc<Meter> {
-    let balance = opening.get(&slot.key).copied();
-    let start = balance.map_or_else(|| slot.window.start(slot.anchor, now), |balance| balance.start);
-    Arc::new(Meter::open(slot.key.clone(), slot.window.clone(), start, balance.map_or(0, |balance| balance.spent)))
 }
 
 /// Makes a virtual key's value: the prefix and a random UUID.

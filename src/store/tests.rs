@@ -98,7 +98,7 @@ fn key(id: &str, name: &str) -> VirtualKey {
         customer_id: None,
         limits: Limits {
             budgets: vec![budget(&format!("{id}-b"), 1_000, "1h")],
-            rate_limit: Some(rate(&format!("{id}-r"), Some(50_000), None)),
+            rate_limit: Some(Box::new(rate(&format!("{id}-r"), Some(50_000), None))),
         },
         provider_configs: vec![config(config_id, "openai", vec![budget(&format!("{id}-c"), 700, "1d")])],
         mcp_configs: r#"[{"mcp_client_name":"x"}]"#.into(),

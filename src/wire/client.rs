@@ -4,7 +4,7 @@
 use super::env_text::{self, Env, HIDDEN, show_text};
 use super::faults::Faults;
 use super::read::{Given, Object};
-use crate::governance::entity::{BasicAuth, ClientConfig, KeyValue};
+use crate::governance::entity::{BODY_BYTES_MAX, BasicAuth, ClientConfig, KeyValue};
 use crate::governance::view::Digest;
 use http::HeaderName;
 use serde_json::{Map, Value, json};
@@ -117,8 +117,7 @@ fn read_size(body: &Object<'_>, base: Option<u64>, faults: &mut Faults) -> Optio
         Given::Absent => return base,
     };
     match u64::try_from(mib) {
-        Ok(0) => None,
-        Ok(mib) if mib <= BODY_MIB_MAX => Some(mib * MIB),
+        Ok(mib) if (1..=BODY_MIB_MAX).contains(&mib) => Some(mib * MIB),
         _ => {
             let path = body.path("max_request_body_size_mb");
             faults.add(path, format!("must be between 1 and {BODY_MIB_MAX}, not {mib}"));
@@ -129,15 +128,11 @@ fn read_size(body: &Object<'_>, base: Option<u64>, faults: &mut Faults) -> Optio
 
 /// What is stored and returned: the members that are given, over those that were.
 fn read_further(body: &Object<'_>, base: &str, faults: &mut Faults) -> String {
-    // Those of the contract itself have types; the others are whoever's wrote them.
-    body.boolean("drop_excess_requests", faults);
-    body.object("header_filter_config", faults);
-    body.texts("whitelisted_routes", faults);
-    body.integer("routing_chain_max_depth", faults);
     let mut members = stored_members(base);
     for name in FURTHER {
         match body.raw(name) {
             Given::Value(value) => {
+                check_further(body, name, faults);
                 members.insert((*name).to_owned(), value.clone());
             }
             Given::Null => {
@@ -147,6 +142,27 @@ fn read_further(body: &Object<'_>, base: &str, faults: &mut Faults) -> String {
         }
     }
     Value::Object(members).to_string()
+}
+
+/// What is kept without being acted on has its type all the same: clients read it back.
+fn check_further(body: &Object<'_>, name: &str, faults: &mut Faults) {
+    match name {
+        "drop_excess_requests" => drop(body.boolean(name, faults)),
+        "whitelisted_routes" => drop(body.texts(name, faults)),
+        "routing_chain_max_depth" => check_depth(body, name, faults),
+        "header_filter_config" => {
+            if let Some(filter) = body.object(name, faults).value() {
+                ["allowlist", "denylist"].iter().for_each(|list| drop(filter.texts(list, faults)));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_depth(body: &Object<'_>, name: &str, faults: &mut Faults) {
+    if body.integer(name, faults).value().is_some_and(|depth| !(1..=100).contains(&depth)) {
+        faults.add(body.path(name), "must be between 1 and 100");
+    }
 }
 
 fn stored_members(text: &str) -> Map<String, Value> {
@@ -173,9 +189,8 @@ pub fn show_client_config(config: &ClientConfig) -> Value {
     object.insert("allowed_origins".into(), json!(config.allowed_origins));
     object.insert("allowed_headers".into(), json!(config.allowed_headers));
     object.insert("allow_direct_keys".into(), false.into());
-    if let Some(bytes) = config.body_bytes_max {
-        object.insert("max_request_body_size_mb".into(), bytes.div_ceil(MIB).into());
-    }
+    let body_bytes_max = config.body_bytes_max.unwrap_or(BODY_BYTES_MAX);
+    object.insert("max_request_body_size_mb".into(), body_bytes_max.div_ceil(MIB).into());
     if !config.config_hash.is_empty() {
         object.insert("config_hash".into(), config.config_hash.as_str().into());
     }
@@ -279,7 +294,7 @@ mod tests {
         assert_eq!(faults, "");
         assert_eq!(show_client_config(&again), show_client_config(&read));
         assert_eq!(read_client(json!({}), &read).0, read);
-        assert_eq!(read_client(json!({"max_request_body_size_mb": 0}), &read).0.body_bytes_max, None);
+        assert_eq!(read_client(json!({"max_request_body_size_mb": null}), &read).0.body_bytes_max, None);
     }
 
     #[test]

@@ -22,15 +22,15 @@ const HALVES: [&str; 4] = ["token_max_limit", "token_reset_duration", "request_m
 pub fn read(owner: &Object<'_>, base: Option<&Limits>, change: &mut Change<'_>, faults: &mut Faults) -> Limits {
     let mut budgets = read_budgets(owner, base.map(|base| &*base.budgets), change, faults);
     budgets.sort_by_key(|budget| budget.window.span().millis());
-    let rate_limit = read_rate_limit(owner, base.and_then(|base| base.rate_limit.as_ref()), change, faults);
-    Limits { budgets, rate_limit }
+    let rate_limit = read_rate_limit(owner, base.and_then(|base| base.rate_limit.as_deref()), change, faults);
+    Limits { budgets, rate_limit: rate_limit.map(Box::new) }
 }
 
 /// For objects that are read as new and replace what is there, as the config file's do: gives `new` the ids
 /// of the limits in `old`, with what belongs to them.
 pub fn adopt(new: &mut Limits, old: &Limits) {
     adopt_budgets(&mut new.budgets, &old.budgets);
-    adopt_rate_limit(new.rate_limit.as_mut(), old.rate_limit.as_ref());
+    adopt_rate_limit(new.rate_limit.as_deref_mut(), old.rate_limit.as_deref());
 }
 
 /// A whole budget as it was sent.
@@ -180,10 +180,10 @@ fn read_budget<'a>(body: &'a Object<'a>, old: Option<&Budget>, faults: &mut Faul
     let aligned = body.boolean("calendar_aligned", faults).value();
     let aligned = aligned.unwrap_or_else(|| old.is_some_and(|old| old.window.is_aligned()));
     let duration = match (body.text("reset_duration", faults), old) {
-        (Given::Value(text), _) => Some(text),
-        (_, Some(old)) => Some(old.window.span().text()),
-        (_, None) if body.raw("reset_duration").value().is_some() => None,
-        (_, None) => {
+        (Given::Value(text), _) if !text.is_empty() => Some(text),
+        (Given::Absent | Given::Null, Some(old)) => Some(old.window.span().text()),
+        (Given::Absent, None) if body.raw("reset_duration").value().is_some() => None,
+        _ => {
             faults.add(body.path("reset_duration"), "budget reset duration is required");
             None
         }

@@ -18,6 +18,7 @@ pub mod owner;
 pub mod price_override;
 pub mod provider;
 pub mod provider_limits;
+pub mod proxy_url;
 pub mod read;
 pub mod rule;
 pub mod show;

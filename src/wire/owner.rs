@@ -144,7 +144,7 @@ mod tests {
         }
         check_customer(Some(&old), json!({"name": " "}), &["name: Customer name is required"]);
         check_customer(Some(&old), json!({"name": "a\n"}), &["name: has control characters in it"]);
-        check_customer(Some(&old), json!({"name": "x".repeat(256)}), &["name: is longer than 255 bytes"]);
+        check_customer(Some(&old), json!({"name": "x".repeat(256)}), &["name: is longer than 255 characters"]);
         check_customer(
             None,
             json!({"name": 1, "budget": {"max_limit": 0, "reset_duration": "1d"}, "rate_limit": {"token_max_limit": 1}}),

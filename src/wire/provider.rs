@@ -6,6 +6,7 @@
 mod custom;
 mod key;
 mod network;
+mod proxy;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 pub use custom::{CUSTOM, REQUEST_NAMES};
 pub use key::KEY;
 pub use network::NETWORK;
+pub use proxy::PROXY;
 
 /// The members of a provider that can be declared.
 pub const PROVIDER: &[&str] = &[
@@ -49,7 +51,6 @@ const SHOWN: &[&str] = &[
     "pricing_overrides",
 ];
 const CONCURRENCY: &[&str] = &["concurrency", "buffer_size"];
-const PROXY: &[&str] = &["type", "url", "username", "password", "ca_cert_pem"];
 
 /// What reading a provider needs beside the body, and what it tells beside the faults.
 pub struct ProviderChange<'a> {
@@ -87,7 +88,6 @@ pub fn provider(
     refuse_prices(&body, faults);
     // Of what the file declares nothing comes from elsewhere.
     let old = base.filter(|_| !change.strict);
-    read_proxy(&body, change.strict, faults);
     let custom = match custom_body {
         Some(body) => custom::read(&body, base.and_then(|base| base.custom.as_ref()), change.strict, faults),
         None => base.and_then(|base| base.custom.clone()),
@@ -95,6 +95,7 @@ pub fn provider(
     let flag = |name: &str, faults: &mut Faults| body.boolean(name, faults).value().unwrap_or(false);
     let mut provider = Provider {
         network: network::read(name, &body, old, change.strict, faults),
+        proxy: proxy::read(&body, old.and_then(|old| old.proxy.as_ref()), change.strict, change.env, faults),
         concurrency: read_concurrency(&body, old.map(|old| old.concurrency).unwrap_or_default(), change.strict, faults),
         send_back_raw_request: flag("send_back_raw_request", faults),
         send_back_raw_response: flag("send_back_raw_response", faults),
@@ -169,22 +170,6 @@ fn refuse_prices(body: &Object<'_>, faults: &mut Faults) {
     let said = body.raw("pricing_overrides").value();
     if said.is_some_and(|prices| !is_blank(prices)) {
         faults.add("pricing_overrides", "prices are not set here but by pricing overrides of the scope 'provider'");
-    }
-}
-
-/// A proxy that cannot be used must not be left out in silence.
-fn read_proxy(body: &Object<'_>, strict: bool, faults: &mut Faults) {
-    let Some(proxy) = body.object("proxy_config", faults).value() else { return };
-    if strict {
-        only_known(&proxy, PROXY, faults);
-    }
-    match proxy.text("type", faults).value().unwrap_or_default() {
-        "none" => {}
-        "http" | "socks5" | "environment" => {
-            faults.add(proxy.path("type"), "reaching a provider through a proxy is not available in this version");
-        }
-        "" if proxy.raw("url").value().is_none_or(is_blank) => {}
-        _ => faults.add(proxy.path("type"), "must be one of: none, http, socks5, environment"),
     }
 }
 

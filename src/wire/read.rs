@@ -11,12 +11,12 @@ use std::collections::HashSet;
 pub const LIST_MAX: usize = 10_000;
 
 /// No name has a reason to be longer.
-pub const NAME_BYTES_MAX: usize = 255;
+pub const NAME_LETTERS_MAX: usize = 255;
 
-/// So that a sum of weights fits wherever one of them does: a thousand millions.
-const WEIGHT_MAX: Weight = Weight::from_millionths(1_000_000_000_000_000);
+/// So that a sum of weights fits wherever one of them does: a million.
+const WEIGHT_MAX: Weight = Weight::from_millionths(1_000_000_000_000);
 
-const DESCRIPTION_BYTES_MAX: usize = 4_096;
+const DESCRIPTION_LETTERS_MAX: usize = 4_096;
 
 /// JSON that is only stored and returned.
 pub const FREE_BYTES_MAX: usize = 64 * 1_024;
@@ -158,8 +158,8 @@ impl<'a> Object<'a> {
         let Given::Value(found) = text else { return text };
         let fault = if found.trim().is_empty() {
             missing.to_owned()
-        } else if found.len() > NAME_BYTES_MAX {
-            format!("is longer than {NAME_BYTES_MAX} bytes")
+        } else if found.chars().count() > NAME_LETTERS_MAX {
+            format!("is longer than {NAME_LETTERS_MAX} characters")
         } else if found.contains(char::is_control) {
             "has control characters in it".to_owned()
         } else {
@@ -181,8 +181,8 @@ impl<'a> Object<'a> {
     /// Free text about an object; an old one's where nothing is said of it.
     pub fn description(&self, old: Option<&str>, faults: &mut Faults) -> String {
         let text = self.text("description", faults).value();
-        if text.is_some_and(|text| text.len() > DESCRIPTION_BYTES_MAX) {
-            faults.add(self.path("description"), format!("is longer than {DESCRIPTION_BYTES_MAX} bytes"));
+        if text.is_some_and(|text| text.chars().count() > DESCRIPTION_LETTERS_MAX) {
+            faults.add(self.path("description"), format!("is longer than {DESCRIPTION_LETTERS_MAX} characters"));
         }
         text.or(old).unwrap_or_default().to_owned()
     }

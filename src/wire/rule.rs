@@ -431,7 +431,7 @@ mod tests {
             json!({"cel_expression": "x".repeat(4_097)}),
             &["cel_expression: the expression is longer than 4096 bytes"],
         );
-        check(json!({"description": "x".repeat(4_097)}), &["description: is longer than 4096 bytes"]);
+        check(json!({"description": "x".repeat(4_097)}), &["description: is longer than 4096 characters"]);
         check(json!({"query": {"a": "x".repeat(65_536)}}), &["query: is longer than 65536 bytes"]);
     }
 }

@@ -8,7 +8,7 @@ use super::faults::Faults;
 use super::read::Object;
 use crate::governance::entity::{
     BASE_PROVIDERS, Cloud, CloudConfig, CloudField, CloudShape, Concurrency, CustomProvider, KeyValue, ModelSet,
-    Network, Provider, ProviderKey, Weight, names_a_credential,
+    Network, Provider, ProviderKey, ProxyKind, UpstreamProxy, Weight, names_a_credential,
 };
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
@@ -29,6 +29,7 @@ pub struct Unreadable(String);
 pub fn store_provider(provider: &Provider) -> (Value, Secrets) {
     let mut secrets = Secrets::new();
     let network = store_network(&provider.network, &mut secrets);
+    let proxy = provider.proxy.as_ref().map(|proxy| store_proxy(proxy, &mut secrets));
     let custom = provider.custom.as_ref().map(|custom| {
         json!({
             "base": custom.base,
@@ -40,6 +41,7 @@ pub fn store_provider(provider: &Provider) -> (Value, Secrets) {
     let value = json!({
         "name": &*provider.name,
         "network": network,
+        "proxy": proxy,
         "concurrency": provider.concurrency.concurrency,
         "buffer_size": provider.concurrency.buffer_size,
         "send_back_raw_request": provider.send_back_raw_request,
@@ -83,6 +85,16 @@ fn store_network(network: &Network, secrets: &mut Secrets) -> Value {
     })
 }
 
+fn store_proxy(proxy: &UpstreamProxy, secrets: &mut Secrets) -> Value {
+    secrets.extend(proxy.password.clone().map(|password| (PROXY_PASSWORD.to_owned(), password)));
+    json!({
+        "kind": proxy.kind.as_str(),
+        "url": proxy.url,
+        "username": proxy.username,
+        "has_password": proxy.password.is_some(),
+    })
+}
+
 /// One key.
 pub fn store_key(key: &ProviderKey) -> (Value, Secrets) {
     let mut secrets = Secrets::new();
@@ -116,6 +128,7 @@ pub fn store_key(key: &ProviderKey) -> (Value, Secrets) {
 }
 
 const VALUE: &str = "value";
+const PROXY_PASSWORD: &str = "proxy.password";
 
 fn header_path(name: &str) -> String {
     format!("network.extra_headers.{name}")
@@ -218,6 +231,10 @@ fn read_provider(value: &Value, secrets: &Secrets, faults: &mut Faults) -> Optio
     let object = Object::of(value, "", faults)?;
     let network = object.object("network", faults).value();
     let network = network.map(|network| load_network(&mut Stored { object: network, faults }, secrets));
+    let proxy = match object.object("proxy", faults).value() {
+        Some(proxy) => Some(load_proxy(proxy, secrets, faults)?),
+        None => None,
+    };
     let custom = match object.object("custom", faults).value() {
         Some(custom) => Some(load_custom(custom, faults)?),
         None => None,
@@ -226,6 +243,7 @@ fn read_provider(value: &Value, secrets: &Secrets, faults: &mut Faults) -> Optio
     Some(Provider {
         name: stored.needed_text("name").into(),
         network: network.unwrap_or_else(|| stored.lost("network", Network::default())),
+        proxy,
         concurrency: Concurrency {
             concurrency: stored.number("concurrency"),
             buffer_size: stored.number("buffer_size"),
@@ -239,6 +257,18 @@ fn read_provider(value: &Value, secrets: &Secrets, faults: &mut Faults) -> Optio
         config_hash: stored.needed_text("config_hash").to_owned(),
         created_at: stored.time("created_at"),
         updated_at: stored.time("updated_at"),
+    })
+}
+
+fn load_proxy(proxy: Object<'_>, secrets: &Secrets, faults: &mut Faults) -> Option<UpstreamProxy> {
+    let mut stored = Stored { object: proxy, faults };
+    let kind = ProxyKind::of(stored.needed_text("kind"));
+    let password = stored.flag("has_password").then(|| secret(secrets, PROXY_PASSWORD).cloned());
+    Some(UpstreamProxy {
+        url: stored.needed_text("url").to_owned(),
+        username: stored.needed_text("username").to_owned(),
+        password: password.and_then(|password| password.or_else(|| stored.lost("password", None))),
+        kind: kind.or_else(|| stored.lost("kind", None))?,
     })
 }
 

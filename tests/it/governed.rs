@@ -1,7 +1,10 @@
 //! What administrators change holds for the next call: every level of limits, and every object of the API.
 
+use crate::fake::Bill;
 use crate::fake::answers::Good;
-use crate::house::{ADMIN_TOKEN, House, Key, PROVIDER_KEY, Reply, chat, free_port, house, house_with, nanos, provider};
+use crate::house::{
+    ADMIN_TOKEN, House, Key, PROVIDER_KEY, Reply, chat, cost, free_port, house, house_with, nanos, provider,
+};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
@@ -445,5 +448,43 @@ fn who_changes_what_was_read_says_so() {
         assert_eq!(update(&tag, json!({"description": "newer"})).await.status, 412);
         assert_eq!(update(updated.header("etag").unwrap(), json!({"description": "newer"})).await.status, 200);
         assert_eq!(update("*", json!({"description": "newest"})).await.status, 200);
+    });
+}
+
+#[test]
+fn overrides_price_the_calls_that_they_are_for() {
+    house(async |house| {
+        house.fake.usually(Good::billing(1_000, 100));
+        let key = house.key_with_budget(100.0).await;
+        let other = house.key_with_budget(100.0).await;
+        let over = |patch: Value| {
+            json!({"name": "ours", "scope_kind": "virtual_key", "virtual_key_id": key.id, "match_type": "wildcard",
+                "pattern": "gpt-4*", "request_types": ["chat_completion"], "patch": patch})
+        };
+        let patch = json!({"input_cost_per_token": 0.001, "output_cost_per_token": 0});
+        let made = create(house, "pricing-overrides", "pricing_override", over(patch)).await;
+        for key in [&key, &other] {
+            assert_eq!(house.chat(key, &chat()).await.status, 200);
+        }
+        let bill = Bill { input: 1_000, output: 100 };
+        assert_eq!((house.spent(&key).await, house.spent(&other).await), (1_000_000_000, cost(bill)));
+        // A zero makes free; taken away, the list's price is back. What was charged stays.
+        let path = format!("{GOVERNANCE}/pricing-overrides/{}", id(&made));
+        put(house, &path, json!({"patch": {"input_cost_per_token": 0, "output_cost_per_token": 0}})).await;
+        assert_eq!(house.chat(&key, &chat()).await.status, 200);
+        assert_eq!(house.spent(&key).await, 1_000_000_000);
+        assert_eq!(house.administer("DELETE", &path, None).await.status, 200);
+        assert_eq!(house.chat(&key, &chat()).await.status, 200);
+        assert_eq!(house.spent(&key).await, 1_000_000_000 + cost(bill));
+        // A model that no list prices has the override's price alone.
+        let mut unknown = chat();
+        unknown["model"] = json!("openai/house-model");
+        house.chat(&key, &unknown).await.refused(403, "model_not_priced");
+        let mut own = over(json!({"input_cost_per_token": 0.001, "output_cost_per_token": 0}));
+        own["pattern"] = json!("house-*");
+        create(house, "pricing-overrides", "pricing_override", own).await;
+        let before = house.spent(&key).await;
+        assert_eq!(house.chat(&key, &unknown).await.status, 200);
+        assert_eq!(house.spent(&key).await, before + 1_000_000_000);
     });
 }

@@ -18,3 +18,4 @@ mod refusals;
 mod sdk;
 mod streams;
 mod surface;
+mod through;

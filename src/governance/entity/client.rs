@@ -2,6 +2,9 @@
 
 use crate::governance::view::Digest;
 
+/// The largest request body where nobody says otherwise.
+pub const BODY_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
 /// Settings of the proxy listener that administrators may change while it serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientConfig {

@@ -23,7 +23,7 @@ pub struct PricingOverride {
 }
 
 /// Whose calls. The more it names, the more it weighs: the most specific override wins.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OverrideScope {
     Global,
     Provider { provider: Arc<str> },

@@ -2,6 +2,7 @@
 
 use super::built_in;
 use super::provider_key::ProviderKey;
+use super::upstream_proxy::UpstreamProxy;
 use crate::governance::request::RequestKind;
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
@@ -14,6 +15,8 @@ use std::time::Duration;
 pub struct Provider {
     pub name: Arc<str>,
     pub network: Network,
+    /// What connections to it go through. Absent: straight there.
+    pub proxy: Option<UpstreamProxy>,
     pub concurrency: Concurrency,
     /// Stored and returned: bodies are not put into answers or logs by this version.
     pub send_back_raw_request: bool,
@@ -110,6 +113,7 @@ impl Provider {
         Provider {
             name: name.into(),
             network: Network { base_url, ..Network::default() },
+            proxy: None,
             concurrency: Concurrency::default(),
             send_back_raw_request: false,
             send_back_raw_response: false,

@@ -11,16 +11,18 @@ mod tests;
 
 use super::edit::Edit;
 use super::entity::{
-    BasicAuth, ClientConfig, Customer, ModelConfig, PricingOverride, Provider, ProviderLimits, RoutingRule, Team,
-    VirtualKey,
+    BasicAuth, ClientConfig, Customer, ModelConfig, ModelPattern, OverrideScope, PricingOverride, Provider,
+    ProviderKey, ProviderLimits, RoutingRule, Team, VirtualKey,
 };
 use super::judge::Admission;
 use super::model_name;
 use super::pricing::{Catalog, UnknownModel};
+use super::request::RequestKind;
 use super::time::Timestamp;
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericHashMap, HashMap, OrdMap, OrdSet};
 use smallvec::SmallVec;
+use std::cmp::Reverse;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -53,6 +55,8 @@ pub struct View {
     callers_by_age: OrdMap<(Timestamp, Arc<str>), Arc<Caller>>,
     rules: OrdMap<Arc<str>, Arc<RoutingRule>>,
     pricing_overrides: OrdMap<Arc<str>, Arc<PricingOverride>>,
+    /// The same by scope: those with the most specific pattern first.
+    overrides_of: HashMap<OverrideScope, Arc<[Arc<PricingOverride>]>>,
 }
 
 /// The configs of one model: at most one for each provider, and one for all.
@@ -236,6 +240,43 @@ impl View {
         self.pricing_overrides.values()
     }
 
+    /// The override that prices a call: of the most specific scope that has one for this model and kind.
+    pub fn price_override_for(
+        &self,
+        caller: Option<&Caller>,
+        provider: &Provider,
+        key: Option<&ProviderKey>,
+        model: &str,
+        kind: RequestKind,
+    ) -> Option<&Arc<PricingOverride>> {
+        if self.overrides_of.is_empty() {
+            return None;
+        }
+        let virtual_key = caller.map(|caller| &caller.key.id);
+        let (provider, key) = (&provider.name, key.map(|key| &key.id));
+        let by_key = |named: Option<&Arc<str>>| {
+            let (virtual_key, key) = virtual_key.zip(key)?;
+            let (virtual_key, key) = (Arc::clone(virtual_key), Arc::clone(key));
+            Some(OverrideScope::VirtualKeyProviderKey { virtual_key, provider: named.cloned(), key })
+        };
+        let of_virtual_key = |virtual_key: &Arc<str>| {
+            let virtual_key = Arc::clone(virtual_key);
+            [
+                OverrideScope::VirtualKeyProvider {
+                    virtual_key: Arc::clone(&virtual_key),
+                    provider: Arc::clone(provider),
+                },
+                OverrideScope::VirtualKey { virtual_key },
+            ]
+        };
+        let of_key = key.map(|key| OverrideScope::ProviderKey { key: Arc::clone(key) });
+        let global = [OverrideScope::Provider { provider: Arc::clone(provider) }, OverrideScope::Global];
+        let scopes = by_key(Some(provider)).into_iter().chain(by_key(None));
+        let scopes = scopes.chain(virtual_key.map(of_virtual_key).into_iter().flatten()).chain(of_key).chain(global);
+        let fits = |over: &&Arc<PricingOverride>| over.request_kinds.contains(&kind) && over.pattern.matches(model);
+        scopes.into_iter().find_map(|scope| self.overrides_of.get(&scope)?.iter().find(fits))
+    }
+
     /// Makes one change. It was checked before; nothing here can fail.
     pub fn apply(&mut self, edit: &Edit, slots: &mut Slots) {
         match edit {
@@ -281,9 +322,14 @@ impl View {
             Edit::RoutingRule(rule) => drop(self.rules.insert(Arc::clone(&rule.id), Arc::clone(rule))),
             Edit::RemoveRoutingRule(id) => drop(self.rules.remove(id)),
             Edit::PricingOverride(over) => {
-                self.pricing_overrides.insert(Arc::clone(&over.id), Arc::clone(over));
+                let old = self.pricing_overrides.insert(Arc::clone(&over.id), Arc::clone(over));
+                old.iter().chain([over]).for_each(|over| self.index_overrides(&over.scope));
             }
-            Edit::RemovePricingOverride(id) => drop(self.pricing_overrides.remove(id)),
+            Edit::RemovePricingOverride(id) => {
+                if let Some(gone) = self.pricing_overrides.remove(id) {
+                    self.index_overrides(&gone.scope);
+                }
+            }
             Edit::Provider(provider) => {
                 self.providers.insert(Arc::clone(&provider.name), Arc::clone(provider));
             }
@@ -376,6 +422,24 @@ impl View {
             self.models.remove(name);
         } else {
             self.models.insert(Arc::clone(name), named);
+        }
+    }
+
+    fn index_overrides(&mut self, scope: &OverrideScope) {
+        let mut same: Vec<Arc<PricingOverride>> =
+            self.pricing_overrides.values().filter(|over| over.scope == *scope).cloned().collect();
+        // Exact before wildcard, the longer prefix first, then the oldest.
+        same.sort_by_key(|over| {
+            let (is_prefix, length) = match &over.pattern {
+                ModelPattern::Exact(_) => (false, 0),
+                ModelPattern::Prefix(head) => (true, head.len()),
+            };
+            (is_prefix, Reverse(length), over.created_at, Arc::clone(&over.id))
+        });
+        if same.is_empty() {
+            self.overrides_of.remove(scope);
+        } else {
+            self.overrides_of.insert(scope.clone(), same.into());
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::governance::edit;
 use crate::governance::entity::{
-    Budget, KeySet, Limits, ModelPattern, ModelSet, OverrideScope, ProviderConfig, RuleScope,
+    Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, ProviderConfig, RuleScope, Weight,
 };
 use crate::governance::money::Nanos;
 use crate::governance::time::{Span, Window};
@@ -291,6 +291,68 @@ fn a_limit_that_moves_within_one_change_keeps_its_slot() {
     assert_eq!(number(&slots), before);
     view.apply(&moved(1, &["b", "c"]), &mut slots);
     let opened: Vec<(u32, bool)> = slots.commit().into_iter().map(|slot| (slot.number, slot.fresh)).collect();
-    assert_eq!(opened.len(), 2);
-    assert!(opened[0] == (before.unwrap(), false) && opened[1].1 && opened[1].0 != opened[0].0, "{opened:?}");
+    assert!(opened.len() == 1 && opened[0].1 && Some(opened[0].0) != before, "{opened:?}");
+}
+
+#[test]
+fn the_most_specific_override_prices_a_call() {
+    let over = |id: &str, scope: OverrideScope, pattern: ModelPattern| {
+        let Edit::PricingOverride(over) = price(id, scope) else { unreachable!("an override was made") };
+        let request_kinds = BTreeSet::from([RequestKind::ChatCompletion]);
+        Edit::PricingOverride(Arc::new(PricingOverride { pattern, request_kinds, ..PricingOverride::clone(&over) }))
+    };
+    let any = || ModelPattern::Prefix(String::new());
+    let [vk, openai, main]: [Arc<str>; 3] = ["k1", "openai", "main"].map(Into::into);
+    let scopes = [
+        ("global", OverrideScope::Global),
+        ("provider", OverrideScope::Provider { provider: openai.clone() }),
+        ("provider_key", OverrideScope::ProviderKey { key: main.clone() }),
+        ("virtual_key", OverrideScope::VirtualKey { virtual_key: vk.clone() }),
+        ("vk_provider", OverrideScope::VirtualKeyProvider { virtual_key: vk.clone(), provider: openai.clone() }),
+        ("vk_key", OverrideScope::VirtualKeyProviderKey { virtual_key: vk.clone(), provider: None, key: main.clone() }),
+    ];
+    let (mut view, mut slots) = built(&[key(1, None, None, 0, KeySet::All), key(2, None, None, 0, KeySet::All)]);
+    let provider = Provider::new("openai", AT);
+    let provider_key = ProviderKey {
+        id: "main".into(),
+        name: "main".into(),
+        value: KeyValue::text("secret"),
+        weight: Weight::ONE,
+        models: ModelSet::All,
+        blacklisted_models: ModelSet::Only(vec![]),
+        aliases: BTreeMap::new(),
+        enabled: true,
+        use_for_batch_api: false,
+        cloud: None,
+        config_hash: String::new(),
+        created_at: AT,
+        updated_at: AT,
+    };
+    let found = |view: &View, caller: &str, model: &str, kind: RequestKind| {
+        let caller = view.caller_by_id(caller).map(|caller| &**caller);
+        let over = view.price_override_for(caller, &provider, Some(&provider_key), model, kind);
+        over.map(|over| over.id.to_string())
+    };
+    let chat = RequestKind::ChatCompletion;
+    assert_eq!(found(&view, "k1", "m", chat), None);
+    for (id, scope) in scopes {
+        view.apply(&over(id, scope, any()), &mut slots);
+        assert_eq!(found(&view, "k1", "m", chat).as_deref(), Some(id), "each is more specific than the one before");
+    }
+    assert_eq!(found(&view, "k2", "m", chat).as_deref(), Some("provider_key"));
+    assert_eq!(found(&view, "nobody", "m", chat).as_deref(), Some("provider_key"));
+    assert_eq!(found(&view, "k1", "m", RequestKind::Embedding), None);
+    // Within a scope: exact, then the longer prefix; and one that does not fit lets the wider scope speak.
+    let scope = || OverrideScope::VirtualKey { virtual_key: "k2".into() };
+    view.apply(&over("short", scope(), ModelPattern::Prefix("gpt-".into())), &mut slots);
+    view.apply(&over("long", scope(), ModelPattern::Prefix("gpt-4".into())), &mut slots);
+    view.apply(&over("exact", scope(), ModelPattern::Exact("gpt-4o".into())), &mut slots);
+    let of = |view: &View, model: &str| found(view, "k2", model, chat).unwrap();
+    assert_eq!(
+        ["gpt-4o", "gpt-4o-mini", "gpt-5", "o1"].map(|m| of(&view, m)),
+        ["exact", "long", "short", "provider_key"]
+    );
+    view.apply(&Edit::RemovePricingOverride("exact".into()), &mut slots);
+    view.apply(&over("long", OverrideScope::Global, any()), &mut slots);
+    assert_eq!(of(&view, "gpt-4o"), "short");
 }

@@ -43,8 +43,9 @@ pub(super) fn load(db: &Connection, limits: &mut StoredLimits, edits: &mut Vec<E
     })
 }
 
-const CONFIGS: &str = "SELECT id, virtual_key_id, provider, weight, allowed_models, blacklisted_models, key_ids
-    FROM provider_configs ORDER BY virtual_key_id, position, id";
+const CONFIGS: &str =
+    "SELECT id, virtual_key_id, provider, weight, allowed_models, blacklisted_models, key_ids, position
+    FROM provider_configs";
 
 /// The provider configs of all keys, by the key's id.
 fn provider_configs(
@@ -53,6 +54,8 @@ fn provider_configs(
     texts: &mut Texts,
 ) -> Result<HashMap<String, Vec<ProviderConfig>>, StoreError> {
     let mut configs: HashMap<String, Vec<ProviderConfig>> = HashMap::new();
+    // Each key's few are put in order here: in the query, all rows would be sorted. Mostly they are first.
+    let mut positions: HashMap<i64, i64> = HashMap::new();
     each(db, CONFIGS, |row| {
         let id: i64 = row.get(0)?;
         let unreadable = || damaged("provider config", &id.to_string());
@@ -69,15 +72,21 @@ fn provider_configs(
             limits: limits.take(&Owner::config(id)),
         };
         configs.entry(row.get(1)?).or_default().push(config);
+        let position = row.get(7)?;
+        if position > 0 {
+            positions.insert(id, position);
+        }
         Ok(())
     })?;
+    let position = |config: &ProviderConfig| (positions.get(&config.id).copied().unwrap_or(0), config.id);
+    configs.values_mut().for_each(|configs| configs.sort_by_key(position));
     Ok(configs)
 }
 
 /// A JSON array of text. Absent if it is none.
 fn names(row: &Row<'_>, column: usize) -> Result<Option<Vec<String>>, StoreError> {
-    let text: String = row.get(column)?;
-    Ok(serde_json::from_str(&text).ok())
+    let text = row.get_ref(column)?.as_str().ok();
+    Ok(text.and_then(|text| serde_json::from_str(text).ok()))
 }
 
 /// The highest id that a provider config ever got.

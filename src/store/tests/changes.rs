@@ -49,7 +49,7 @@ fn routing(rule: RoutingRule) -> Edit {
 
 fn own(budgets: &[&str], rate_limit: Option<&str>) -> Limits {
     let budgets = budgets.iter().map(|id| budget(id, 5, "1h")).collect();
-    Limits { budgets, rate_limit: rate_limit.map(|id| rate(id, Some(5), Some(5))) }
+    Limits { budgets, rate_limit: rate_limit.map(|id| Box::new(rate(id, Some(5), Some(5)))) }
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn an_update_replaces_the_parts_and_keeps_what_was_spent() {
     spend(&state, &one, 100);
     house.store.ledger().unwrap().append(&state.outbox().take(9)).unwrap();
     one.limits.budgets[0].max = Nanos::new(5);
-    one.limits.rate_limit = Some(rate("1-r", None, Some(9)));
+    one.limits.rate_limit = Some(Box::new(rate("1-r", None, Some(9))));
     one.provider_configs.push(config(11, "anthropic", vec![]));
     house.apply(&[house.changed(&one)]).unwrap();
     let house = house.reopened();

@@ -27,12 +27,12 @@ fn full_limits(id: &str) -> Limits {
     rate.tokens.as_mut().unwrap().window = Window::rolling(Span::parse("1m30s").unwrap());
     rate.requests.as_mut().unwrap().anchor = at(NOW + 5);
     (rate.created_at, rate.updated_at) = (at(4), at(5));
-    Limits { budgets: vec![budget(&format!("{id}-minute"), 8, "1m"), month], rate_limit: Some(rate) }
+    Limits { budgets: vec![budget(&format!("{id}-minute"), 8, "1m"), month], rate_limit: Some(Box::new(rate)) }
 }
 
 /// Limits with little in them, of the same ids.
 fn bare_limits(id: &str) -> Limits {
-    Limits { budgets: Vec::new(), rate_limit: Some(rate(&format!("{id}-rate"), None, Some(3))) }
+    Limits { budgets: Vec::new(), rate_limit: Some(Box::new(rate(&format!("{id}-rate"), None, Some(3)))) }
 }
 
 fn customer() -> Customer {

@@ -84,7 +84,7 @@ fn ample_key() -> VirtualKey {
     let mut key = key("1", "one");
     key.limits.budgets[0].max = Nanos::new(1 << 40);
     key.provider_configs[0].limits.budgets[0].max = Nanos::new(1 << 40);
-    key.limits.rate_limit = Some(rate("1-r", Some(1 << 40), None));
+    key.limits.rate_limit = Some(Box::new(rate("1-r", Some(1 << 40), None)));
     key
 }
 

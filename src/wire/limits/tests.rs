@@ -42,7 +42,7 @@ fn told(limits: &Limits) -> Vec<String> {
         Some(quota) => format!("{}/{}", quota.max, quota.window.span().text()),
         None => "-".to_owned(),
     };
-    let rate = |rate: &RateLimit| format!("{} {} {}", rate.id, half(&rate.tokens), half(&rate.requests));
+    let rate = |rate: &Box<RateLimit>| format!("{} {} {}", rate.id, half(&rate.tokens), half(&rate.requests));
     limits.budgets.iter().map(budget).chain(limits.rate_limit.iter().map(rate)).collect()
 }
 
@@ -158,7 +158,6 @@ fn every_fault_is_named_with_its_path() {
         assert_eq!(read_over(base, &body, false).map(|limits| told(&limits)), Err(owned(expected)), "{body}");
     };
     let check = |body: Value, expected: &[&str]| check_over(None, body, expected);
-    let format = "(examples: 30s, 5m, 1h30m, 1d, 1w, 1M, 1Y)";
     check(json!({"budget": 1}), &["budget: must be an object, not a number"]);
     check(json!({"budgets": {}}), &["budgets: must be an array, not an object"]);
     check(json!({"budgets": [1]}), &["budgets[0]: must be an object, not a number"]);
@@ -166,14 +165,14 @@ fn every_fault_is_named_with_its_path() {
         json!({"budget": {"max_limit": -1, "reset_duration": "xyz"}}),
         &[
             "budget.max_limit: Budget max_limit cannot be negative: -1.00",
-            &format!("budget.reset_duration: Invalid reset duration format: xyz {format}"),
+            "budget.reset_duration: Invalid reset duration format: xyz",
         ],
     );
     check(
         json!({"budget": {"max_limit": 0, "reset_duration": ""}}),
         &[
             "budget.max_limit: budget max limit cannot be negative or zero: 0.00",
-            &format!("budget.reset_duration: Invalid reset duration format:  {format}"),
+            "budget.reset_duration: budget reset duration is required",
         ],
     );
     check(json!({"budget": {"max_limit": 1e30, "reset_duration": "1d"}}), &["budget.max_limit: '1e+30' is too large"]);

@@ -1,13 +1,13 @@
 //! Every check with its path and its words; what is shown can be written back; what is stored comes back.
 
 use super::*;
-use crate::governance::entity::{Cloud, KeyValue, ModelSet, Network, Weight};
+use crate::governance::entity::{Cloud, KeyValue, ModelSet, Network, ProxyKind, UpstreamProxy, Weight};
 use crate::governance::money::Rate;
 use crate::governance::pricing::{Catalog, Price, Prices};
 use crate::governance::secret::Secret;
 use crate::wire::certificate::tests::AUTHORITY;
 use crate::wire::show::provider::{ModelQuery, models, models_base, models_details};
-use crate::wire::stored_provider::{load_key, load_provider, store_key, store_provider};
+use crate::wire::stored_provider::{Secrets, load_key, load_provider, store_key, store_provider};
 use proptest::prelude::*;
 use serde_json::{Map, json};
 
@@ -87,7 +87,7 @@ fn everything() -> Value {
             "beta_header_overrides": {"some-beta": false},
         },
         "concurrency_and_buffer_size": {"concurrency": 3, "buffer_size": 4},
-        "proxy_config": {"type": "none"},
+        "proxy_config": {"type": "http", "url": "http://proxy:3128/", "username": "us", "password": "proxy-secret-0123456789"},
         "send_back_raw_request": true, "send_back_raw_response": true, "store_raw_request_response": true,
         "custom_provider_config": {
             "base_provider_type": "openai", "is_key_less": false,
@@ -286,21 +286,6 @@ fn every_fault_of_a_provider_is_named_with_its_path() {
         network(json!({"ca_cert_pem": "<REDACTED>"})),
         &["network_config.ca_cert_pem: is a redacted text, and nothing is stored that it could stand for"],
     );
-    for kind in ["http", "socks5", "environment"] {
-        check(
-            "openai",
-            json!({"proxy_config": {"type": kind}}),
-            &["proxy_config.type: reaching a provider through a proxy is not available in this version"],
-        );
-    }
-    check("openai", json!({"proxy_config": {}}), &[]);
-    for proxy in [json!({"type": "ftp"}), json!({"url": "http://p"})] {
-        check(
-            "openai",
-            json!({"proxy_config": proxy}),
-            &["proxy_config.type: must be one of: none, http, socks5, environment"],
-        );
-    }
     check(
         "openai",
         json!({"pricing_overrides": [{"pattern": "*"}]}),
@@ -321,6 +306,144 @@ fn every_fault_of_a_provider_is_named_with_its_path() {
             "keys[1].name: API key names must be unique across providers: 'a'",
             "keys[2].id: there are two keys with the id 'made-1'",
         ],
+    );
+}
+
+#[test]
+fn every_fault_of_a_proxy_is_named_with_its_path() {
+    let check = |proxy: Value, expected: &[&str]| {
+        let faults = create("openai", json!({"proxy_config": proxy})).err().unwrap_or_default();
+        let expected: Vec<String> = expected.iter().map(|fault| format!("proxy_config.{fault}")).collect();
+        assert_eq!(faults, expected, "{proxy}");
+    };
+    let no_tls = "must be empty: this version does not speak TLS to the proxy itself, only to the provider behind it";
+    let http = |url: &str| json!({"type": "http", "url": url});
+    for nothing in [json!({}), json!({"type": "", "url": ""}), json!({"type": null, "password": ""})] {
+        check(nothing, &[]);
+    }
+    for said in [json!({"type": "ftp"}), json!({"url": "http://p"}), json!({"password": "x"}), json!({"type": "HTTP"})]
+    {
+        check(said, &["type: must be one of: none, http, socks5, environment"]);
+    }
+    check(json!({"type": 5}), &["type: must be a string, not a number"]);
+    check(json!({"type": "http"}), &["url: is required for a proxy of type 'http'"]);
+    check(json!({"type": "socks5", "url": ""}), &["url: is required for a proxy of type 'socks5'"]);
+    check(json!({"type": "http", "url": 5}), &["url: must be a string, not a number"]);
+    check(http("socks5://p"), &["url: must begin with http://"]);
+    check(json!({"type": "socks5", "url": "http://p"}), &["url: must begin with socks5:// or socks5h://"]);
+    check(http("ftp://p"), &["url: must begin with http:// or socks5://"]);
+    check(
+        http("https://p"),
+        &["url: must not begin with https://: this version does not speak TLS to the proxy itself"],
+    );
+    check(http("http://p/x"), &["url: must have nothing behind host and port"]);
+    let carries = "url: must not carry a user or password: username and password are for them";
+    check(http("http://u@p"), &[carries]);
+    check(http("http://u:very-secret@p"), &[carries]);
+    check(json!({"type": "http", "url": "http://p", "ca_cert_pem": AUTHORITY}), &[&format!("ca_cert_pem: {no_tls}")]);
+    check(
+        json!({"type": "http", "url": "http://p", "ca_cert_pem": "<REDACTED>"}),
+        &[&format!("ca_cert_pem: {no_tls}")],
+    );
+    let outside = "must be empty: where a proxy of type 'environment' is, the environment's variables say";
+    check(
+        json!({"type": "environment", "url": "http://p", "username": "u", "password": "p", "ca_cert_pem": "c"}),
+        &[
+            &format!("ca_cert_pem: {no_tls}"),
+            &format!("url: {outside}"),
+            &format!("username: {outside}"),
+            &format!("password: {outside}"),
+        ],
+    );
+    let credential = |kind: &str, username: Value, password: Value| json!({"type": kind, "url": format!("{kind}://p"), "username": username, "password": password});
+    check(credential("http", json!("u"), json!("")), &[]);
+    check(
+        credential("http", json!("u:"), json!("p")),
+        &["username: must not contain ':', which ends it on the way to an HTTP proxy"],
+    );
+    check(credential("socks5", json!("u:"), json!("p")), &[]);
+    check(
+        credential("socks5", json!("u"), json!("")),
+        &["password: is required beside a username for a proxy of type 'socks5'"],
+    );
+    check(credential("http", json!(""), json!("p")), &["username: is required beside a password"]);
+    check(
+        credential("http", json!("u\n"), json!("p\r")),
+        &["username: must not hold control characters", "password: must not hold control characters"],
+    );
+    let long = "x".repeat(256);
+    check(
+        credential("socks5", json!(long), json!(long)),
+        &["username: is longer than 255 bytes", "password: is longer than 255 bytes"],
+    );
+    check(
+        credential("http", json!(1), json!(2)),
+        &["username: must be a string, not a number", "password: must be a string, not a number"],
+    );
+    check(
+        credential("http", json!("u"), json!("<REDACTED>")),
+        &["password: is a redacted text, and nothing is stored that it could stand for"],
+    );
+    check(
+        credential("http", json!("u"), json!("env.SET")),
+        &["password: names an environment variable, which only the config file can use here"],
+    );
+}
+
+#[test]
+fn an_environment_that_cannot_be_used_is_told_at_once() {
+    let body = json!({"proxy_config": {"type": "environment"}});
+    let read = |env: Env<'_>| {
+        with_change(false, NOW, |change, faults| {
+            provider("openai", &body, None, &mut ProviderChange { env, new_id: &mut String::new, ..*change }, faults)
+        })
+    };
+    let set = |value: &'static str| move |name: &str| (name == "HTTPS_PROXY").then(|| value.to_owned());
+    assert_eq!(read(&set("proxy:3128")).unwrap().proxy.unwrap().kind, ProxyKind::Environment);
+    assert_eq!(
+        read(&set("ftp://very-secret@p")).unwrap_err(),
+        ["proxy_config.type: environment variable HTTPS_PROXY must begin with http:// or socks5://"]
+    );
+}
+
+#[test]
+fn a_proxy_is_kept_changed_and_taken_away() {
+    let proxy = |kind, url: &str, username: &str, password: Option<&str>| UpstreamProxy {
+        kind,
+        url: url.to_owned(),
+        username: username.to_owned(),
+        password: password.map(Secret::new),
+    };
+    let base = create("mine", everything()).unwrap();
+    let stored = proxy(ProxyKind::Http, "http://proxy:3128", "us", Some("proxy-secret-0123456789"));
+    assert_eq!(base.proxy.as_ref(), Some(&stored));
+    let shown = json!({"type": "http", "url": "http://proxy:3128", "username": "us", "password": "<REDACTED>", "ca_cert_pem": ""});
+    assert_eq!(show::provider(&base)["proxy_config"], shown);
+    let check = |body: Value, expected: Option<UpstreamProxy>| {
+        let body = json!({"network_config": {"base_url": "http://h"}, "proxy_config": body});
+        let updated = update(&base, &body).unwrap();
+        assert_eq!(updated.proxy, expected, "{body}");
+        let (value, secrets) = store_provider(&updated);
+        assert_eq!(load_provider(&value, &secrets).unwrap().proxy, expected, "{value}");
+        let again = update(
+            &updated,
+            &json!({"network_config": {"base_url": "http://h"}, "proxy_config": show::provider(&updated)["proxy_config"]}),
+        );
+        assert_eq!(again.unwrap().proxy, expected, "{body}");
+    };
+    check(shown, Some(stored));
+    check(json!(null), None);
+    check(json!({"type": "none", "password": "<REDACTED>"}), None);
+    check(json!({"type": "environment"}), Some(proxy(ProxyKind::Environment, "", "", None)));
+    check(json!({"type": "http", "url": "http://other"}), Some(proxy(ProxyKind::Http, "http://other", "", None)));
+    check(
+        json!({"type": "socks5", "url": "socks5h://[::1]:1080/", "username": "u", "password": "************"}),
+        Some(proxy(ProxyKind::Socks5, "socks5h://[::1]:1080", "u", Some("proxy-secret-0123456789"))),
+    );
+    let absent = json!({"network_config": {"base_url": "http://h"}});
+    assert_eq!(
+        (update(&base, &absent).unwrap().proxy, &show::provider(&create("openai", json!({})).unwrap())["proxy_config"]),
+        (None, &Value::Null)
     );
 }
 
@@ -614,8 +737,11 @@ fn what_is_stored_comes_back() {
     let loaded = load_provider(&value, &secrets).unwrap();
     assert_eq!(loaded, Provider { keys: vec![], ..provider.clone() });
     assert!(!value.to_string().contains("-secret"), "{value}");
-    assert_eq!(secrets.len(), 1);
-    assert!(load_provider(&value, &vec![]).is_err(), "a sealed header is lost");
+    assert_eq!(secrets.len(), 2);
+    for (lost, _) in &secrets {
+        let left: Secrets = secrets.iter().filter(|(place, _)| place != lost).cloned().collect();
+        assert!(load_provider(&value, &left).is_err(), "{lost} is lost");
+    }
     for (name, body) in cloud_keys() {
         let provider = create(name, json!({})).unwrap();
         let key = create_key(&provider, &body).unwrap();
@@ -631,7 +757,9 @@ fn what_was_damaged_is_not_loaded() {
     let provider = create("mine", everything()).unwrap();
     let (value, secrets) = store_provider(&provider);
     let (key, key_secrets) = store_key(&provider.keys[0]);
-    for name in value.as_object().unwrap().keys().filter(|name| !["custom", "openai_config"].contains(&name.as_str())) {
+    for name in
+        value.as_object().unwrap().keys().filter(|name| !["custom", "openai_config", "proxy"].contains(&name.as_str()))
+    {
         let mut damaged = value.clone();
         damaged.as_object_mut().unwrap().remove(name);
         assert!(load_provider(&damaged, &secrets).is_err(), "{name}");
@@ -690,7 +818,8 @@ fn answers_have_the_contract_s_members() {
         "concurrency_and_buffer_size created_at custom_provider_config key_count name network_config openai_config \
          provider_status proxy_config send_back_raw_request send_back_raw_response store_raw_request_response updated_at"
     );
-    assert_eq!((&shown["proxy_config"], &shown["provider_status"]), (&Value::Null, &json!("active")));
+    assert_eq!(shown["provider_status"], "active");
+    assert_eq!(names(&shown["proxy_config"]), "ca_cert_pem password type url username");
     assert_eq!(shown["network_config"]["ca_cert_pem"], "<REDACTED>");
     let headers = json!({"x-org-token": "head************************6789", "x-title": "in clear"});
     assert_eq!(shown["network_config"]["extra_headers"], headers);
@@ -807,10 +936,18 @@ proptest! {
             !text.contains(&secret) && !text.contains(escaped.trim_matches('"'))
         };
         let body = custom(json!({"network_config": {"base_url": "http://h", "extra_headers": {"x-token": secret}}}));
+        let mut body = body;
+        body["proxy_config"] = json!({"type": "socks5", "url": "socks5://p", "username": "u", "password": secret});
         let provider = create("mine", body).unwrap();
         for text in [format!("{provider:?}"), show::provider(&provider).to_string(), store_provider(&provider).0.to_string()] {
             prop_assert!(is_hidden(&text), "{text}");
         }
+        // The way back loses nothing.
+        let again = update(&provider, &show::provider(&provider)).unwrap();
+        prop_assert_eq!(&again.proxy, &provider.proxy);
+        prop_assert_eq!(&again.network, &provider.network);
+        let (value, secrets) = store_provider(&provider);
+        prop_assert_eq!(load_provider(&value, &secrets).unwrap(), provider);
         let own = [("openai", None)].into_iter().chain(Cloud::ALL.map(|cloud| (cloud.provider(), Some(cloud))));
         for (name, cloud) in own {
             let provider = create(name, json!({})).unwrap();
@@ -847,6 +984,15 @@ proptest! {
         for member in NETWORK {
             for value in &odd {
                 let _ = create("openai", json!({"network_config": {*member: value}}));
+            }
+        }
+        for member in PROXY {
+            for value in &odd {
+                for kind in ["http", "socks5", "environment"] {
+                    let mut proxy = json!({"type": kind, "url": format!("{kind}://p")});
+                    proxy[*member] = value.clone();
+                    let _ = create("openai", json!({"proxy_config": proxy}));
+                }
             }
         }
         for member in [KEY, &Cloud::ALL.map(Cloud::member)].concat() {

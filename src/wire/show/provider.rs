@@ -2,8 +2,9 @@
 
 use crate::governance::entity::{
     Cloud, CloudConfig, CloudField, CloudShape, CustomProvider, ModelSet, Network, Provider, ProviderKey,
-    is_built_in_provider, names_a_credential,
+    UpstreamProxy, is_built_in_provider, names_a_credential,
 };
+use crate::governance::model_name;
 use crate::governance::pricing::Catalog;
 use crate::wire::env_text::{HIDDEN, show_secret, show_text};
 use crate::wire::provider::REQUEST_NAMES;
@@ -25,7 +26,7 @@ pub fn provider(provider: &Provider) -> Value {
         "concurrency_and_buffer_size".into(),
         json!({"concurrency": bounds.concurrency, "buffer_size": bounds.buffer_size}),
     );
-    object.insert("proxy_config".into(), Value::Null);
+    object.insert("proxy_config".into(), provider.proxy.as_ref().map_or(Value::Null, proxy));
     object.insert("send_back_raw_request".into(), provider.send_back_raw_request.into());
     object.insert("send_back_raw_response".into(), provider.send_back_raw_response.into());
     object.insert("store_raw_request_response".into(), provider.store_raw_request_response.into());
@@ -82,6 +83,17 @@ fn network(network: &Network) -> Value {
         "ca_cert_pem": if ca_cert_pem.is_some() { HIDDEN } else { "" },
         "max_conns_per_host": max_conns_per_host,
         "beta_header_overrides": beta_header_overrides,
+    })
+}
+
+fn proxy(proxy: &UpstreamProxy) -> Value {
+    json!({
+        "type": proxy.kind.as_str(),
+        "url": proxy.url,
+        "username": proxy.username,
+        "password": if proxy.password.is_some() { HIDDEN } else { "" },
+        // None is taken while the proxy itself is not spoken to by TLS.
+        "ca_cert_pem": "",
     })
 }
 
@@ -205,16 +217,13 @@ pub fn models_details(providers: &[&Provider], catalog: &Catalog, query: &ModelQ
     json!({"models": detailed, "total": found.len()})
 }
 
-/// Their names alone, without whoever made or hosts them, each once.
+/// Their names alone, as model configs use them: without whoever made or hosts them and without the release,
+/// each once.
 pub fn models_base(providers: &[&Provider], catalog: &Catalog, query: &ModelQuery<'_>) -> Value {
     let found = find(providers, catalog, query);
-    let bases: BTreeSet<&str> = found.iter().map(|model| last_part(model.name)).collect();
+    let bases: BTreeSet<&str> = found.iter().map(|model| model_name::base(model.name)).collect();
     let shown: Vec<&str> = bases.iter().copied().take(query.limit).collect();
     json!({"models": shown, "total": bases.len()})
-}
-
-fn last_part(name: &str) -> &str {
-    name.rsplit_once('/').map_or(name, |(_, last)| last)
 }
 
 fn shown(model: &Model<'_>, query: &ModelQuery<'_>) -> Map<String, Value> {
