@@ -269,7 +269,8 @@ impl House {
             admitted_at: state.clock.now(),
         };
         let spend = Spend { cost: Nanos::new(nanos), tokens: 7 };
-        let ask = Ask { caller: Some(caller), config: Some(0), usage: Usage::default(), spend, tag };
+        let usage = Usage::default();
+        let ask = Ask { caller: Some(caller), config: Some(0), usage, spend, bound: (usage, spend), tag };
         let mut hold = state.admit(&snapshot, ask).ok()?;
         hold.mark_sent();
         Some(hold)
