@@ -9,7 +9,7 @@ mod limit;
 #[cfg(test)]
 mod tests;
 
-use super::edit::Edit;
+use super::edit::{Applied, Edit, EntryKey};
 use super::entity::{
     BasicAuth, ClientConfig, Customer, ModelConfig, ModelPattern, OverrideScope, PricingOverride, Provider,
     ProviderKey, ProviderLimits, RoutingRule, Team, VirtualKey,
@@ -54,6 +54,8 @@ pub struct View {
     /// Oldest first, as lists show them.
     callers_by_age: OrdMap<(Timestamp, Arc<str>), Arc<Caller>>,
     rules: OrdMap<Arc<str>, Arc<RoutingRule>>,
+    /// What the config file last brought into force.
+    applied: HashMap<EntryKey, Arc<Applied>>,
     pricing_overrides: OrdMap<Arc<str>, Arc<PricingOverride>>,
     /// The same by scope: those with the most specific pattern first.
     overrides_of: HashMap<OverrideScope, Arc<[Arc<PricingOverride>]>>,
@@ -224,6 +226,15 @@ impl View {
         self.provider_limits.values()
     }
 
+    /// What is known of an entry of the config file.
+    pub fn applied(&self, entry: &EntryKey) -> Option<&Arc<Applied>> {
+        self.applied.get(entry)
+    }
+
+    pub fn all_applied(&self) -> impl Iterator<Item = &Arc<Applied>> {
+        self.applied.values()
+    }
+
     pub fn rule(&self, id: &str) -> Option<&Arc<RoutingRule>> {
         self.rules.get(id)
     }
@@ -338,6 +349,8 @@ impl View {
             Edit::BasicAuth(auth) => self.basic_auth = Arc::clone(auth),
             Edit::Policy(policy) => self.policy = policy.clone(),
             Edit::Catalog(catalog) => self.catalog = Arc::clone(catalog),
+            Edit::Applied(applied) => drop(self.applied.insert(applied.entry.clone(), Arc::clone(applied))),
+            Edit::Forgotten(entry) => drop(self.applied.remove(entry)),
             // Counters are not in here.
             Edit::Restart(_) => {}
         }

@@ -6,6 +6,7 @@
 pub(super) mod audit;
 mod change;
 mod correction;
+mod declared;
 mod ledger;
 mod limits;
 mod load;
@@ -42,7 +43,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a write waits for another process before it is reported as busy.
-const BUSY_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
+const BUSY_TIMEOUT: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
 
 /// More than there are different ones.
 const STATEMENTS_KEPT: usize = 128;
