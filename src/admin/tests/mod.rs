@@ -10,6 +10,7 @@ mod contract;
 mod document;
 mod explain;
 mod faults;
+mod ledger;
 mod limits;
 mod model_configs;
 mod owners;
