@@ -33,7 +33,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The one handle that requests and administrators hold.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl State {
         plan: impl FnOnce(&Snapshot) -> Result<(Vec<Edit>, T), E>,
         commit: impl FnOnce(&Snapshot, &View, &[Edit], T) -> Result<U, E>,
     ) -> Result<U, E> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.lock_slots();
         let current = self.snapshot();
         let (mut edits, planned) = plan(&current)?;
         edits.iter_mut().for_each(|edit| self.number_configs(edit));
@@ -147,6 +147,13 @@ impl State {
         });
         self.publish(view, &mut slots, opening, restarts);
         Ok(outcome)
+    }
+
+    /// The slots as the last change that was made left them: one that panicked is undone here.
+    fn lock_slots(&self) -> MutexGuard<'_, Slots> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.roll_back();
+        slots
     }
 
     /// Provider configs that are new get their ids here, so that they have them before they are stored.
@@ -193,7 +200,7 @@ impl State {
     /// Counts what another process spent in the window that began at `start`. False if that is not the
     /// current one here.
     pub fn credit(&self, key: &LimitKey, start: Timestamp, amount: i64) -> bool {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = self.lock_slots();
         let snapshot = self.snapshot();
         let meter = slots.number(key).and_then(|number| snapshot.meters.get(number as usize));
         meter.is_some_and(|meter| meter.credit(key, start, amount))

@@ -388,6 +388,38 @@ fn a_change_that_is_not_made_durable_never_was() {
 }
 
 #[test]
+fn a_change_that_panics_never_was() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    house.call(60).unwrap();
+    let change = |budgets: Vec<Budget>| {
+        vec![Edit::VirtualKey { key: key(budgets, None, (vec![], None)), digest: DIGEST, value: None }]
+    };
+    let panicking = |edits: Vec<Edit>| {
+        let plan = |_: &Snapshot| Ok::<_, ()>((edits, ()));
+        let change =
+            || house.state.change(&HashMap::new(), plan, |_, _, _, ()| -> Result<(), ()> { panic!("a fault") });
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(change)).unwrap_err();
+    };
+    // Its windows are those of before, and what it opened and gave up is as it was.
+    panicking(change(vec![budget("b", 100, "2h"), budget("c", 100, "1h")]));
+    panicking(change(vec![]));
+    house.make(change(vec![budget("b", 500, "1h"), budget("d", 100, "1h")]));
+    house.call(50).unwrap();
+    assert_eq!(house.tallies(), [(110, 0), (50, 0)]);
+    // What another process spent reaches no cell of a change that never was.
+    panicking(change(vec![budget("d", 100, "1h"), budget("e", 100, "1h")]));
+    let key = |id: &str| LimitKey { id: id.into(), measure: Measure::Money };
+    let start = Timestamp::from_millis(START);
+    assert!(!house.state.credit(&key("e"), start, 7));
+    assert!(house.state.credit(&key("b"), start, 7));
+    assert_eq!(house.tallies(), [(117, 0), (50, 0)]);
+    // Not even where a number was given away again.
+    house.make(change(vec![budget("b", 500, "1h")]));
+    panicking(change(vec![budget("b", 500, "1h"), budget("f", 100, "1h")]));
+    assert!(!house.state.credit(&key("f"), start, 7));
+}
+
+#[test]
 fn cells_of_limits_that_went_are_not_met_again() {
     let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
     house.call(60).unwrap();
