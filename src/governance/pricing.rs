@@ -2,6 +2,7 @@
 
 use super::money::{Nanos, Picos, Rate};
 use super::price_field::{Lane, place};
+use super::request::RequestKind;
 use super::usage::{ServiceTier, Usage};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -74,18 +75,21 @@ struct Rates {
 }
 
 impl Price {
-    /// This price, or none, with what an override sets put in its place. Absent where that is no price of a
-    /// token at all: what a model costs by other units is not known here.
-    pub fn patched(base: Option<&Price>, patch: &BTreeMap<&'static str, Rate>) -> Option<Price> {
-        let mut price = base.cloned();
-        for (slot, lane, rate) in patch.iter().filter_map(|(field, rate)| {
-            let (slot, lane) = place(field)?;
-            Some((slot, lane, *rate))
-        }) {
-            let prices = price.get_or_insert_default().lane_mut(lane);
-            *slot(prices) = Some(rate);
+    /// This price, or none, with what an override sets put in its place. Alone, an override is a price only
+    /// if it prices all that a call of this kind always has: what it leaves out would be free without
+    /// anybody having said so.
+    pub fn patched(base: Option<&Price>, patch: &BTreeMap<&'static str, Rate>, kind: RequestKind) -> Option<Price> {
+        let mut price = base.cloned().unwrap_or_default();
+        for (field, rate) in patch {
+            if let Some((slot, lane)) = place(field) {
+                *slot(price.lane_mut(lane)) = Some(*rate);
+            }
         }
-        price
+        (base.is_some() || price.is_whole(kind)).then_some(price)
+    }
+
+    fn is_whole(&self, kind: RequestKind) -> bool {
+        self.standard.input.is_some() && (self.standard.output.is_some() || !kind.has_output())
     }
 
     fn lane_mut(&mut self, lane: Lane) -> &mut Prices {
@@ -217,7 +221,7 @@ mod tests {
     fn an_override_replaces_what_it_names() {
         let cost = |patch: &[(&'static str, u64)], usage: &Usage| {
             let patch = patch.iter().map(|(field, rate)| (*field, Rate::new(*rate))).collect();
-            Price::patched(Some(&gpt_4o()), &patch).unwrap().cost(usage)
+            Price::patched(Some(&gpt_4o()), &patch, RequestKind::ChatCompletion).unwrap().cost(usage)
         };
         let usage = Usage { input: 1_000, output: 100, cache_read: 10, ..Usage::default() };
         let long = Usage { input: 272_001, ..Usage::default() };
@@ -236,10 +240,33 @@ mod tests {
         );
         check(&[("input_cost_per_token_above_128k_tokens", 1_000)], &long, 272_001 * 5_000);
         check(&[("input_cost_per_image", 7)], &usage, 2_500_000 + 1_000_000 + 12_500);
-        // Without a list price the override is the price, if it prices tokens.
-        let alone = |field| Price::patched(None, &BTreeMap::from([(field, Rate::new(1_000))]));
-        assert_eq!(alone("input_cost_per_token").unwrap().cost(&usage), Nanos::new(1_010));
-        assert_eq!(alone("input_cost_per_image"), None);
+    }
+
+    #[test]
+    fn an_override_alone_is_a_price_if_it_leaves_nothing_out() {
+        let usage = Usage { input: 1_000, output: 100, cache_read: 10, ..Usage::default() };
+        let check = |kind, patch: &[(&'static str, u64)], nanos: Option<i64>| {
+            let rates = patch.iter().map(|(field, rate)| (*field, Rate::new(*rate))).collect();
+            let cost = Price::patched(None, &rates, kind).map(|price| price.cost(&usage));
+            assert_eq!(cost, nanos.map(Nanos::new), "{kind:?} {patch:?}");
+        };
+        let (input, output) = ("input_cost_per_token", "output_cost_per_token");
+        let priority = [("input_cost_per_token_priority", 1), ("output_cost_per_token_priority", 1)];
+        for kind in [RequestKind::ChatCompletion, RequestKind::TextCompletion, RequestKind::Responses] {
+            check(kind, &[(input, 1_000), (output, 10_000)], Some(1_010 + 1_000));
+            check(kind, &[(input, 0), (output, 0)], Some(0));
+            check(kind, &[(input, 1_000)], None);
+            check(kind, &[(output, 1_000)], None);
+            check(kind, &[(input, 1_000), ("output_cost_per_token_batches", 1_000)], None);
+            check(kind, &priority, None);
+            check(kind, &[("input_cost_per_image", 1)], None);
+            check(kind, &[], None);
+        }
+        for kind in [RequestKind::Embedding, RequestKind::Rerank] {
+            check(kind, &[(input, 1_000)], Some(1_010));
+            check(kind, &[(output, 1_000)], None);
+            check(kind, &[("input_cost_per_image", 1)], None);
+        }
     }
 
     proptest! {

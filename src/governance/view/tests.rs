@@ -5,8 +5,12 @@ use crate::governance::edit;
 use crate::governance::entity::{
     Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, ProviderConfig, RuleScope, Weight,
 };
-use crate::governance::money::Nanos;
+use crate::governance::money::{Nanos, Rate};
+use crate::governance::pricing::{Price, Prices};
+use crate::governance::refusal::Refusal;
+use crate::governance::route::{self, Target};
 use crate::governance::time::{Span, Window};
+use crate::governance::usage::Usage;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -355,4 +359,43 @@ fn the_most_specific_override_prices_a_call() {
     view.apply(&Edit::RemovePricingOverride("exact".into()), &mut slots);
     view.apply(&over("long", OverrideScope::Global, any()), &mut slots);
     assert_eq!(of(&view, "gpt-4o"), "short");
+}
+
+#[test]
+fn an_override_that_leaves_out_a_price_frees_nothing() {
+    let (mut view, mut slots) = built(&[key(1, None, None, 1, KeySet::All), key(2, None, None, 0, KeySet::All)]);
+    let patched = |id: &str, patch: &[(&'static str, u64)]| {
+        let Edit::PricingOverride(over) = price(id, OverrideScope::Global) else {
+            unreachable!("an override was made")
+        };
+        let patch = patch.iter().map(|(field, rate)| (*field, Rate::new(*rate))).collect();
+        let request_kinds = BTreeSet::from([RequestKind::ChatCompletion, RequestKind::Embedding]);
+        Edit::PricingOverride(Arc::new(PricingOverride { request_kinds, patch, ..PricingOverride::clone(&over) }))
+    };
+    let target = Target {
+        provider: Arc::new(Provider::new("openai", AT)),
+        config: Some(0),
+        model: "m".to_owned(),
+        upstream_model: "m".to_owned(),
+        key: None,
+    };
+    let cost = |view: &View, caller: &str, kind| {
+        let caller = view.caller_by_id(caller).map(|caller| &**caller);
+        let usage = Usage { input: 1_000, output: 1_000, ..Usage::default() };
+        route::price(view, caller, &target, kind).map(|price| price.map(|price| price.cost(&usage).get()))
+    };
+    let (chat, embedding) = (RequestKind::ChatCompletion, RequestKind::Embedding);
+    let refused = || Err(Refusal::ModelNotPriced { provider: "openai".to_owned(), model: "m".to_owned() });
+    view.apply(&patched("o", &[("input_cost_per_token", 5_000)]), &mut slots);
+    assert_eq!(cost(&view, "k1", chat), refused());
+    assert_eq!(cost(&view, "k1", embedding), Ok(Some(5_000)));
+    assert_eq!(cost(&view, "k2", chat), Ok(None));
+    let standard = Prices { input: Some(Rate::new(7_000)), ..Prices::default() };
+    let house = Arc::new(Price { standard, ..Price::default() });
+    let policy = Policy { unknown_model: UnknownModel::Priced(house), ..Policy::default() };
+    view.apply(&Edit::Policy(policy), &mut slots);
+    assert_eq!(cost(&view, "k1", chat), Ok(Some(7_000)));
+    view.apply(&Edit::Policy(Policy::default()), &mut slots);
+    view.apply(&patched("o", &[("input_cost_per_token", 0), ("output_cost_per_token", 0)]), &mut slots);
+    assert_eq!(cost(&view, "k1", chat), Ok(Some(0)));
 }
