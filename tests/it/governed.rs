@@ -311,6 +311,14 @@ fn a_user_and_a_password_open_the_admin_listener_beside_the_token() {
             assert_eq!(as_user("root", "wrong horse").await, 401);
             assert_eq!(as_user("boot", "correct horse").await, 401);
             assert_eq!(house.http.get(&path).bearer_auth(ADMIN_TOKEN).send().await.unwrap().status(), 200);
+            // A page of somebody else's that makes a browser send what it remembers.
+            let foreign = async |name: &'static str, value: String| {
+                let request = house.http.post(&path).basic_auth("root", Some("correct horse")).header(name, value);
+                request.body(r#"{"name": "planted"}"#).send().await.unwrap().status().as_u16()
+            };
+            assert_eq!(foreign("origin", "https://evil.example".to_owned()).await, 403);
+            assert_eq!(foreign("sec-fetch-site", "cross-site".to_owned()).await, 403);
+            assert_eq!(foreign("origin", house.admin.clone()).await, 200);
             // As the reference's clients send it.
             let pair = "cm9vdDpjb3JyZWN0IGhvcnNl";
             assert_eq!(house.http.get(&path).bearer_auth(pair).send().await.unwrap().status(), 200);
