@@ -44,7 +44,8 @@ pub(super) fn admit(
         admitted_at: now,
     };
     let spend = spend(price.as_deref(), &usage);
-    let hold = state.admit(snapshot, Ask { caller, config: target.config, usage, spend, tag })?;
+    let (config, upstream_model) = (target.config, &*target.upstream_model);
+    let hold = state.admit(snapshot, Ask { caller, config, upstream_model, usage, spend, tag })?;
     Ok(Admitted { hold, price })
 }
 

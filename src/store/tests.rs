@@ -264,8 +264,12 @@ fn spend(state: &State, key: &VirtualKey, cost: i64) {
     let spend = Spend { cost: Nanos::new(cost), tokens: 2 };
     // What is held need not be what it comes to.
     let held = Spend { cost: Nanos::new(1), tokens: 2 };
-    let mut hold =
-        state.admit(&snapshot, Ask { caller, config: Some(0), usage: Usage::default(), spend: held, tag }).unwrap();
+    let mut hold = state
+        .admit(
+            &snapshot,
+            Ask { caller, config: Some(0), upstream_model: "m", usage: Usage::default(), spend: held, tag },
+        )
+        .unwrap();
     hold.mark_sent();
     hold.settle(Ending::Completed, Usage::estimated(1, 1), spend);
 }

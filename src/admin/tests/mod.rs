@@ -269,7 +269,8 @@ impl House {
             admitted_at: state.clock.now(),
         };
         let spend = Spend { cost: Nanos::new(nanos), tokens: 7 };
-        let ask = Ask { caller: Some(caller), config: Some(0), usage: Usage::default(), spend, tag };
+        let (caller, usage) = (Some(&**caller), Usage::default());
+        let ask = Ask { caller, config: Some(0), upstream_model: "m", usage, spend, tag };
         let mut hold = state.admit(&snapshot, ask).ok()?;
         hold.mark_sent();
         Some(hold)
