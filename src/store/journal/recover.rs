@@ -167,12 +167,12 @@ fn entry(left: Left, limits: &HashMap<Mark, LimitKey>, recovered: &mut Recovered
     match left.settled {
         Some(settled) => {
             recovered.settled += 1;
-            recovered.cost = recovered.cost + settled.spend.cost;
+            recovered.cost += settled.spend.cost;
         }
         None => {
             recovered.unresolved += 1;
-            recovered.charged = recovered.charged + settled.spend.cost;
-            recovered.expected = recovered.expected + left.held.cost;
+            recovered.charged += settled.spend.cost;
+            recovered.expected += left.held.cost;
         }
     }
     let deltas = left.shares.iter().filter_map(|(mark, start)| {
