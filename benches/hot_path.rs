@@ -295,7 +295,8 @@ fn hold(state: &State, snapshot: &Snapshot, caller: &Caller, tag: &CallTag) {
     let usage = Usage::estimated(300, 400);
     let spend = Spend { cost: Nanos::new(4_750_000), tokens: 700 };
     let bound = (Usage::estimated(1_200, 4_096), Spend { cost: Nanos::new(43_960_000), tokens: 5_296 });
-    let ask = Ask { caller: Some(caller), config: Some(0), usage, spend, bound, tag: tag.clone() };
+    let ask =
+        Ask { caller: Some(caller), config: Some(0), upstream_model: MODEL, usage, spend, bound, tag: tag.clone() };
     let mut hold = state.admit(snapshot, ask).expect("the limits are ample");
     hold.mark_sent();
     let used = Usage { input: 251, output: 132, ..Usage::default() };

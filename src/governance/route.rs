@@ -57,7 +57,7 @@ pub fn price(
         UnknownModel::Priced(price) => Ok(Some(Arc::clone(price))),
         UnknownModel::Free => Ok(None),
         UnknownModel::Refuse => {
-            let limits = view.limits(caller, target.config, provider, &target.model);
+            let limits = view.limits(caller, target.config, provider, &target.model, &target.upstream_model);
             if limits.iter().any(|limit| limit.key.measure == Measure::Money) {
                 return Err(Refusal::ModelNotPriced { provider: provider.to_string(), model: target.model.clone() });
             }

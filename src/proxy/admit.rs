@@ -48,7 +48,8 @@ pub(super) fn admit(
     };
     let spend = spend(price.as_deref(), &usage);
     let bound = bound(call, price.as_deref(), &usage);
-    let hold = state.admit(snapshot, Ask { caller, config: target.config, usage, spend, bound, tag })?;
+    let (config, upstream_model) = (target.config, &*target.upstream_model);
+    let hold = state.admit(snapshot, Ask { caller, config, upstream_model, usage, spend, bound, tag })?;
     Ok(Admitted { hold, price })
 }
 

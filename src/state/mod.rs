@@ -82,6 +82,8 @@ pub struct Ask<'a> {
     pub caller: Option<&'a Caller>,
     /// The index of the caller's provider config that the target goes through.
     pub config: Option<usize>,
+    /// The model as the target's provider knows it.
+    pub upstream_model: &'a str,
     pub usage: Usage,
     pub spend: Spend,
     /// What it can come to at the very most: charged if the process dies before it knows better.
@@ -249,7 +251,8 @@ impl State {
         let (outbox, clock) = (Arc::clone(&self.outbox), self.clock.clone());
         // From here on, dropping the hold gives everything back.
         let mut hold = Hold::new(outbox, clock, self.ids.next(), ask.tag, (ask.usage, ask.spend));
-        let limits = snapshot.view.limits(ask.caller, ask.config, &hold.tag().provider, &hold.tag().model);
+        let (provider, model) = (&hold.tag().provider, &hold.tag().model);
+        let limits = snapshot.view.limits(ask.caller, ask.config, provider, model, ask.upstream_model);
         for limit in &limits {
             let cell = snapshot.meter(limit).cell(limit, now);
             let amount = ask.spend.of(limit.key.measure);

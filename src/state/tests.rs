@@ -100,7 +100,10 @@ impl House {
         };
         let caller = snapshot.view.caller(&DIGEST).map(|caller| &**caller);
         let (usage, spend) = (Usage::default(), Spend { cost: Nanos::new(cost), tokens });
-        self.state.admit(&snapshot, Ask { caller, config: Some(0), usage, spend, bound: (usage, spend), tag })
+        self.state.admit(
+            &snapshot,
+            Ask { caller, config: Some(0), upstream_model: "m", usage, spend, bound: (usage, spend), tag },
+        )
     }
 
     fn call(&self, cost: i64) -> Result<(), Refusal> {

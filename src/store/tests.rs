@@ -265,8 +265,15 @@ fn spend(state: &State, key: &VirtualKey, cost: i64) {
     let spend = Spend { cost: Nanos::new(cost), tokens: 2 };
     // What is held need not be what it comes to.
     let held = Spend { cost: Nanos::new(1), tokens: 2 };
-    let ask =
-        Ask { caller, config: Some(0), usage: Usage::default(), spend: held, bound: (Usage::default(), spend), tag };
+    let ask = Ask {
+        caller,
+        config: Some(0),
+        upstream_model: "m",
+        usage: Usage::default(),
+        spend: held,
+        bound: (Usage::default(), spend),
+        tag,
+    };
     let mut hold = state.admit(&snapshot, ask).unwrap();
     hold.mark_sent();
     hold.settle(Ending::Completed, Usage::estimated(1, 1), spend);

@@ -272,7 +272,15 @@ impl House {
         };
         let spend = Spend { cost: Nanos::new(nanos), tokens: 7 };
         let usage = Usage::default();
-        let ask = Ask { caller: Some(caller), config: Some(0), usage, spend, bound: (usage, spend), tag };
+        let ask = Ask {
+            caller: Some(caller),
+            config: Some(0),
+            upstream_model: "m",
+            usage,
+            spend,
+            bound: (usage, spend),
+            tag,
+        };
         let mut hold = state.admit(&snapshot, ask).ok()?;
         hold.mark_sent();
         Some(hold)

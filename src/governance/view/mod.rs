@@ -41,8 +41,8 @@ pub struct View {
     providers: OrdMap<Arc<str>, Arc<Provider>>,
     provider_limits: OrdMap<Arc<str>, Arc<Governed<ProviderLimits>>>,
     model_configs: OrdMap<Arc<str>, Arc<Governed<ModelConfig>>>,
-    /// The same by the name of the model.
-    models: HashMap<Arc<str>, SameModel>,
+    /// The same by the name of the model, and by what is left of it without a `provider/`.
+    models: HashMap<Arc<str>, Vec<Arc<Governed<ModelConfig>>>>,
     customers: OrdMap<Arc<str>, Arc<Governed<Customer>>>,
     teams: OrdMap<Arc<str>, Arc<Governed<Team>>>,
     /// Ids of a customer's teams, of a team's keys, and of a customer's own keys.
@@ -60,9 +60,6 @@ pub struct View {
     /// The same by scope: those with the most specific pattern first.
     overrides_of: HashMap<OverrideScope, Arc<[Arc<PricingOverride>]>>,
 }
-
-/// The configs of one model: at most one for each provider, and one for all.
-type SameModel = Arc<[Arc<Governed<ModelConfig>>]>;
 
 /// Settings of the config file that decide about requests.
 #[derive(Debug, Clone, Default)]
@@ -97,19 +94,21 @@ pub struct ConfigLimits {
 pub type Applying<'a> = SmallVec<[&'a Limit; 12]>;
 
 impl View {
-    /// The limits on a call of `caller`, through its provider config at `config`, to a provider's model.
+    /// The limits on a call of `caller`, through its provider config at `config`, to a provider's model, which
+    /// the provider may know by another name.
     pub fn limits<'a>(
         &'a self,
         caller: Option<&'a Caller>,
         config: Option<usize>,
         provider: &str,
         model: &str,
+        upstream_model: &str,
     ) -> Applying<'a> {
         let mut limits = Applying::new();
         if let Some(governed) = self.provider_limits.get(provider) {
             limits.extend(&governed.limits);
         }
-        for governed in self.model_configs_for(provider, model) {
+        for governed in self.model_configs_for(provider, model, upstream_model) {
             limits.extend(&governed.limits);
         }
         if let Some(caller) = caller {
@@ -121,24 +120,27 @@ impl View {
         limits
     }
 
-    /// The configs of a model: those of this provider, then those of every provider. A limit on a model's
-    /// base name holds for its releases, too.
+    /// The configs of a model: those of this provider, then those of every provider. They hold whatever name
+    /// the model goes by, ours or the provider's, and a limit on a base name holds for its releases, too.
     pub fn model_configs_for<'a>(
         &'a self,
         provider: &str,
         model: &str,
+        upstream_model: &str,
     ) -> SmallVec<[&'a Arc<Governed<ModelConfig>>; 4]> {
         let mut found = SmallVec::new();
         if self.models.is_empty() {
             return found;
         }
-        let names = [model, model_name::without_prefix(model), model_name::base(model)];
-        for (i, name) in names.iter().enumerate().filter(|(i, name)| !names[..*i].contains(name)) {
-            let configs = self.models.get(*name).into_iter().flat_map(|configs| configs.iter());
-            found.extend(configs.filter(|governed| governed.entity.provider.as_deref().is_none_or(|p| p == provider)));
-            debug_assert!(i < names.len());
+        let forms = |name| [name, model_name::without_prefix(name), model_name::base(name)];
+        let names: [[&str; 3]; 2] = [forms(model), forms(upstream_model)];
+        let names = names.as_flattened();
+        for (_, name) in names.iter().enumerate().filter(|(i, name)| !names[..*i].contains(name)) {
+            let configs = self.models.get(*name).into_iter().flatten();
+            found.extend(configs.filter(|governed| governed.entity.is_for(provider, name)));
         }
         found.sort_by_key(|governed| (governed.entity.provider.is_none(), &governed.entity.id));
+        found.dedup_by(|one, other| Arc::ptr_eq(one, other));
         found
     }
 
@@ -312,12 +314,7 @@ impl View {
                 }
             }
             Edit::ModelConfig(config) => self.put_model_config(config, slots),
-            Edit::RemoveModelConfig(id) => {
-                if let Some(gone) = self.model_configs.remove(id) {
-                    slots.unlink(&gone.limits);
-                    self.index_model(&gone.entity.model_name);
-                }
-            }
+            Edit::RemoveModelConfig(id) => self.take_model_config(id, slots),
             Edit::ProviderLimits(limits) => {
                 let linked = slots.link(Level::Provider, &limits.limits);
                 let governed = Governed { entity: Arc::clone(limits), limits: linked };
@@ -419,22 +416,23 @@ impl View {
     fn put_model_config(&mut self, config: &Arc<ModelConfig>, slots: &mut Slots) {
         let level = if config.provider.is_some() { Level::ProviderModel } else { Level::Model };
         let limits = slots.link(level, &config.limits);
+        self.take_model_config(&config.id, slots);
         let governed = Arc::new(Governed { entity: Arc::clone(config), limits });
-        let old = self.model_configs.insert(Arc::clone(&config.id), Arc::clone(&governed));
-        if let Some(old) = old {
-            slots.unlink(&old.limits);
-            self.index_model(&old.entity.model_name);
+        self.model_configs.insert(Arc::clone(&config.id), Arc::clone(&governed));
+        for name in config.names() {
+            self.models.entry(name.into()).or_default().push(Arc::clone(&governed));
         }
-        self.index_model(&config.model_name);
     }
 
-    fn index_model(&mut self, name: &Arc<str>) {
-        let named = self.model_configs.values().filter(|governed| governed.entity.model_name == *name);
-        let named: SameModel = named.cloned().collect();
-        if named.is_empty() {
-            self.models.remove(name);
-        } else {
-            self.models.insert(Arc::clone(name), named);
+    fn take_model_config(&mut self, id: &Arc<str>, slots: &mut Slots) {
+        let Some(old) = self.model_configs.remove(id) else { return };
+        slots.unlink(&old.limits);
+        for name in old.entity.names() {
+            let Some(same) = self.models.get_mut(name) else { continue };
+            same.retain(|governed| governed.entity.id != *id);
+            if same.is_empty() {
+                self.models.remove(name);
+            }
         }
     }
 

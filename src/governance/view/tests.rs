@@ -104,7 +104,7 @@ type Told = (Option<String>, Option<String>, Vec<String>);
 /// What a view says of each key.
 fn told(view: &View) -> BTreeMap<String, Told> {
     let of = |caller: &Arc<Caller>| {
-        let limits = view.limits(Some(caller), Some(0), "openai", "m");
+        let limits = view.limits(Some(caller), Some(0), "openai", "m", "m");
         let team = caller.team.as_ref().map(|team| team.entity.id.to_string());
         let customer = caller.customer.as_ref().map(|customer| customer.entity.id.to_string());
         (caller.key.id.to_string(), (team, customer, limits.iter().map(|limit| limit.key.id.to_string()).collect()))
@@ -241,36 +241,81 @@ fn what_is_deleted_takes_along_what_was_for_it_alone() {
     );
 }
 
+fn model_config(id: &str, model: &str, provider: Option<&str>) -> Edit {
+    Edit::ModelConfig(Arc::new(ModelConfig {
+        id: id.into(),
+        model_name: model.into(),
+        provider: provider.map(Into::into),
+        limits: limits(&[id]),
+        config_hash: String::new(),
+        created_at: AT,
+        updated_at: AT,
+    }))
+}
+
 #[test]
-fn limits_on_a_model_hold_for_its_releases() {
-    let config = |id: &str, model: &str, provider: Option<&str>| {
-        Edit::ModelConfig(Arc::new(ModelConfig {
-            id: id.into(),
-            model_name: model.into(),
-            provider: provider.map(Into::into),
-            limits: limits(&[id]),
-            config_hash: String::new(),
-            created_at: AT,
-            updated_at: AT,
-        }))
-    };
+fn limits_on_a_model_hold_for_its_releases_and_whatever_it_is_called() {
+    let config = model_config;
     let (view, _) = built(&[
         config("any", "gpt-4o", None),
         config("here", "gpt-4o", Some("openai")),
         config("there", "gpt-4o", Some("azure")),
         config("release", "gpt-4o-2024-08-06", None),
         config("nested", "openai/gpt-4o", None),
+        config("deep", "openrouter/openai/gpt-4o", None),
+        config("prefixed", "openai/gpt-4o", Some("openai")),
+        config("alias", "best", None),
     ]);
-    let check = |provider: &str, model: &str, expected: &[&str]| {
-        let found = view.limits(None, None, provider, model);
+    let check_both = |provider: &str, model: &str, upstream: &str, expected: &[&str]| {
+        let found = view.limits(None, None, provider, model, upstream);
         assert_eq!(found.iter().map(|limit| &*limit.key.id).collect::<Vec<_>>(), expected, "{provider} {model}");
     };
-    check("openai", "gpt-4o", &["here", "any"]);
+    let check = |provider, model, expected: &[&str]| check_both(provider, model, model, expected);
+    check("openai", "gpt-4o", &["here", "prefixed", "any", "nested"]);
     check("azure", "gpt-4o", &["there", "any"]);
     check("groq", "gpt-4o", &["any"]);
-    check("openai", "gpt-4o-2024-08-06", &["here", "any", "release"]);
-    check("openrouter", "openai/gpt-4o", &["any", "nested"]);
+    check("openai", "gpt-4o-2024-08-06", &["here", "prefixed", "any", "nested", "release"]);
+    check("openrouter", "openai/gpt-4o", &["any", "deep", "nested"]);
+    check("openrouter", "gpt-4o", &["any"]);
     check("openai", "gpt-4", &[]);
+    // What a provider's key makes of a name does not lead around what is said of the model.
+    check_both("groq", "best", "best", &["alias"]);
+    check_both("groq", "best", "gpt-4o", &["alias", "any"]);
+    check_both("groq", "gpt-4o", "best", &["alias", "any"]);
+    check_both("openai", "best", "gpt-4o-2024-08-06", &["here", "prefixed", "alias", "any", "nested", "release"]);
+    check_both("azure", "gpt-4o", "gpt-4o-2024-08-06", &["there", "any", "release"]);
+    check_both("openrouter", "gpt-4o", "openai/gpt-4o", &["any", "deep", "nested"]);
+}
+
+proptest! {
+    #[test]
+    fn configs_of_models_are_found_whatever_changed_before(
+        changes in vec((0..4u8, prop::option::of((0..4usize, any::<bool>()))), 0..40)
+    ) {
+        let names = ["m", "openai/m", "a/openai/m", "n"];
+        let (mut view, mut slots) = (View::default(), Slots::default());
+        let mut last: BTreeMap<String, Edit> = BTreeMap::new();
+        for (id, put) in changes {
+            let id = format!("m{id}");
+            let edit = match put {
+                Some((name, named)) => model_config(&id, names[name], named.then_some("openai")),
+                None => Edit::RemoveModelConfig(id.as_str().into()),
+            };
+            view.apply(&edit, &mut slots);
+            slots.commit();
+            if put.is_some() { last.insert(id, edit) } else { last.remove(&id) };
+        }
+        let (fresh, _) = built(&last.into_values().collect::<Vec<_>>());
+        let told = |view: &View, provider: &str, model: &str| {
+            let found = view.limits(None, None, provider, model, "n");
+            found.iter().map(|limit| limit.key.id.to_string()).collect::<Vec<_>>()
+        };
+        for provider in ["openai", "a"] {
+            for model in ["m", "openai/m", "o"] {
+                prop_assert_eq!(told(&view, provider, model), told(&fresh, provider, model));
+            }
+        }
+    }
 }
 
 #[test]

@@ -486,5 +486,5 @@ fn a_view_is_built_from_what_is_loaded() {
     assert_eq!(caller.team.as_ref().unwrap().entity.name, "team");
     assert_eq!(&*caller.customer.as_ref().unwrap().entity.id, "c");
     assert_eq!(view.provider("mine").unwrap().keys.len(), 3);
-    assert_eq!(view.limits(Some(caller), Some(1), "openai", "gpt-4o").len(), 4 * 6);
+    assert_eq!(view.limits(Some(caller), Some(1), "openai", "gpt-4o", "gpt-4o").len(), 4 * 6);
 }

@@ -112,6 +112,7 @@ impl Process {
         let ask = Ask {
             caller: snapshot.view.caller(&[7; 32]).map(|caller| &**caller),
             config: Some(0),
+            upstream_model: "m",
             usage: Usage::estimated(1, 1),
             spend: spend(held, 2),
             bound: (Usage::estimated(30, 70), spend(bound, 100)),
