@@ -26,13 +26,15 @@ use tollgate::governance::request::RequestKind;
 use tollgate::governance::route;
 use tollgate::governance::time::{Span, Timestamp, Window};
 use tollgate::governance::usage::{ServiceTier, Usage};
-use tollgate::governance::view::Caller;
+use tollgate::governance::view::{Caller, LimitKey};
 use tollgate::provider::{Call, Out, Reader};
 use tollgate::state::clock::Clock;
 use tollgate::state::digest::KeyHasher;
 use tollgate::state::hold::Spend;
-use tollgate::state::outbox::{CallTag, Ending};
-use tollgate::state::{Ask, Snapshot, State};
+use tollgate::state::journal::Journal;
+use tollgate::state::outbox::{CallTag, Ending, Entry};
+use tollgate::state::{Ask, Balance, Snapshot, State};
+use tollgate::store::{Ledger, StoreError, journal};
 use tollgate::telemetry::Metrics;
 use tollgate::wire::credential;
 
@@ -205,7 +207,11 @@ fn list_price() -> Price {
 }
 
 fn house(keys: usize, limits: usize, windows: Windows) -> State {
-    let state = State::new(Clock::System, KeyHasher::new(&[7; 32]), 1 << 26);
+    house_with(None, keys, limits, windows)
+}
+
+fn house_with(journal: Option<Arc<dyn Journal>>, keys: usize, limits: usize, windows: Windows) -> State {
+    let state = State::with_journal(Clock::System, KeyHasher::new(&[7; 32]), 1 << 26, journal);
     let mut catalog = Catalog::default();
     catalog.insert("openai", MODEL, list_price());
     let mut edits = vec![Edit::Provider(Arc::new(provider())), Edit::Catalog(Arc::new(catalog))];
@@ -288,7 +294,9 @@ fn read() {
 fn hold(state: &State, snapshot: &Snapshot, caller: &Caller, tag: &CallTag) {
     let usage = Usage::estimated(300, 400);
     let spend = Spend { cost: Nanos::new(4_750_000), tokens: 700 };
-    let ask = Ask { caller: Some(caller), config: Some(0), upstream_model: MODEL, usage, spend, tag: tag.clone() };
+    let bound = (Usage::estimated(1_200, 4_096), Spend { cost: Nanos::new(43_960_000), tokens: 5_296 });
+    let ask =
+        Ask { caller: Some(caller), config: Some(0), upstream_model: MODEL, usage, spend, bound, tag: tag.clone() };
     let mut hold = state.admit(snapshot, ask).expect("the limits are ample");
     hold.mark_sent();
     let used = Usage { input: 251, output: 132, ..Usage::default() };
@@ -311,7 +319,7 @@ fn drain(state: &State) {
         if entries.is_empty() {
             break;
         }
-        state.outbox().written(entries.len());
+        state.outbox().written(entries);
     }
 }
 
@@ -364,6 +372,57 @@ fn admit() {
             drain(&state);
             took.unwrap_or_default()
         });
+    }
+    journalled();
+}
+
+/// The same with and without a journal. As in service, what is settled is written after a while, and its slots
+/// are taken again; that part is timed, too, for freeing a slot is part of its cost.
+fn journalled() {
+    let mut group = Group::default();
+    let dir = std::env::temp_dir().join(format!("tollgate-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("there is room for a directory");
+    let claimed = journal::claim(&dir, 65_536, &mut NoLedger, long_ago()).expect("there is room for a journal");
+    let journal: Arc<dyn Journal> = claimed.journal;
+    for limits in [1, 6] {
+        for (name, journal) in [("no journal", None), ("a journal", Some(Arc::clone(&journal)))] {
+            let state = house_with(journal, 10, limits, Windows::Rolling);
+            let snapshot = state.snapshot();
+            let caller = caller(&state, &snapshot, 0);
+            let tag = tag(&state, &caller);
+            if name == "no journal" {
+                group = Group::default();
+            }
+            group.batches(&format!("hold, settle and forget, {limits} limits, {name}"), 1, |operations| {
+                let began = Instant::now();
+                for operation in 1..=operations {
+                    hold(&state, &snapshot, &caller, &tag);
+                    if operation % 1_024 == 0 {
+                        drain(&state);
+                    }
+                }
+                drain(&state);
+                began.elapsed()
+            });
+        }
+    }
+    let _ = std::fs::remove_dir_all(&dir);
+}
+
+/// Nothing was left by anybody.
+struct NoLedger;
+
+impl Ledger for NoLedger {
+    fn append(&mut self, _: &[Entry]) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+
+    fn balances(&mut self) -> Result<HashMap<LimitKey, Balance>, StoreError> {
+        Ok(HashMap::new())
+    }
+
+    fn limits(&mut self) -> Result<Vec<LimitKey>, StoreError> {
+        Ok(Vec::new())
     }
 }
 

@@ -117,7 +117,7 @@ fn object(edit: &Edit) -> Option<(&'static str, String)> {
         Edit::Client(_) => ("client_config", "client_config"),
         Edit::BasicAuth(_) => ("auth_config", "auth_config"),
         Edit::Restart(restart) => ("budget", &restart.key.id),
-        Edit::Policy(_) | Edit::Catalog(_) => return None,
+        Edit::Applied(_) | Edit::Forgotten(_) | Edit::Policy(_) | Edit::Catalog(_) => return None,
     };
     Some((kind, id.to_owned()))
 }

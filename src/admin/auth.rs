@@ -33,8 +33,14 @@ impl Guard {
         token.map_or(Guard::None, |token| Guard::Token(hasher.digest(token.expose().as_bytes())))
     }
 
-    /// Who asks, or why nobody may.
-    fn check(&self, hasher: &KeyHasher, basic: &BasicAuth, headers: &HeaderMap) -> Result<Actor, ApiError> {
+    /// Who asks, or why nobody may. `may_call`: a web page asks, and its origin is one that may.
+    fn check(
+        &self,
+        hasher: &KeyHasher,
+        basic: &BasicAuth,
+        headers: &HeaderMap,
+        may_call: bool,
+    ) -> Result<Actor, ApiError> {
         let presented = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
         if let (Guard::Token(expected), Some(token)) = (self, presented.and_then(bearer))
             && hasher.digest(token) == *expected
@@ -46,6 +52,11 @@ impl Guard {
             && let (Some(expected), Some(pair)) = (&basic.digest, &pair)
             && basic_digest(hasher, pair) == *expected
         {
+            // Browsers send these by themselves, whichever page asks them to.
+            if !may_call && is_cross_site(headers) {
+                let message = "A web page of another origin may not use the browser's credentials here";
+                return Err(ApiError::new(StatusCode::FORBIDDEN, message));
+            }
             return Ok(Actor(format!("basic:{}", basic.username).into()));
         }
         let unauthorized = |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, message));
@@ -63,6 +74,17 @@ impl Guard {
             }
         }
     }
+}
+
+/// Whether a page that is not this listener's own makes a browser ask.
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    let is = |name: &str, value: &[u8]| headers.get(name).is_some_and(|found| found.as_bytes() == value);
+    let host = headers.get(HOST).map(|host| host.as_bytes());
+    let of_host = |origin: &[u8]| {
+        let authority = [&b"http://"[..], b"https://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
+        authority.is_some() && authority == host
+    };
+    is("sec-fetch-site", b"cross-site") || headers.get(ORIGIN).is_some_and(|origin| !of_host(origin.as_bytes()))
 }
 
 /// `user:password` of a `Basic` credential, or of a `Bearer` one that is the same in Base64, as the
@@ -83,22 +105,22 @@ pub fn basic_digest(hasher: &KeyHasher, pair: &[u8]) -> Digest {
 /// asks, unless the page is open.
 pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let cors = Cors { origins: &admin.allowed_origins, headers: &[], local: false };
-    let Some(origin) = cors.origin(request.headers()) else { return admit(&admin, request, next).await };
+    let Some(origin) = cors.origin(request.headers()) else { return admit(&admin, request, next, false).await };
     if is_preflight(request.method(), request.headers()) {
         return (StatusCode::NO_CONTENT, cors.preflight(origin, request.headers())).into_response();
     }
-    let mut response = admit(&admin, request, next).await;
+    let mut response = admit(&admin, request, next, true).await;
     cors::mark(response.headers_mut(), origin);
     response
 }
 
-async fn admit(admin: &Admin, mut request: Request, next: Next) -> Response {
+async fn admit(admin: &Admin, mut request: Request, next: Next, may_call: bool) -> Response {
     if let Some(location) = without_trailing_slash(request.uri().path(), request.uri().query()) {
         return (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)]).into_response();
     }
     if !is_open(admin, request.uri().path()) {
         let snapshot = admin.state.snapshot();
-        match admin.0.guard.check(&admin.state.hasher, &snapshot.view.basic_auth, request.headers()) {
+        match admin.0.guard.check(&admin.state.hasher, &snapshot.view.basic_auth, request.headers(), may_call) {
             Ok(actor) => drop(request.extensions_mut().insert(actor)),
             Err(refused) => return refused.into_response(),
         }

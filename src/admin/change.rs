@@ -11,6 +11,7 @@ use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Limit, LimitKey, Measure, View};
 use crate::state::Snapshot;
+use crate::state::digest::KeyHasher;
 use crate::store::{NewReplay, Record, Replay, StoreError};
 use crate::wire::faults::Faults;
 use axum::body::Body;
@@ -55,6 +56,7 @@ impl Terms {
         method: &Method,
         path: &str,
         body: &[u8],
+        hasher: &KeyHasher,
     ) -> Result<Terms, ApiError> {
         let key = headers.get(&IDEMPOTENCY_KEY).map(|value| {
             let decent = |key: &&str| {
@@ -64,13 +66,8 @@ impl Terms {
             let message = "Idempotency-Key must be 1 to 255 printable ASCII characters";
             key.map(str::to_owned).ok_or_else(|| ApiError::bad_request(message).about("idempotency-key"))
         });
-        let mut asked = ring::digest::Context::new(&SHA256);
-        for part in [method.as_str().as_bytes(), path.as_bytes(), body] {
-            asked.update(&part.len().to_le_bytes());
-            asked.update(part);
-        }
-        let mut fingerprint = [0; 32];
-        fingerprint.copy_from_slice(asked.finish().as_ref());
+        // Keyed: there may be secrets in a body.
+        let fingerprint = hasher.digest(&[method.as_str().as_bytes(), b" ", path.as_bytes(), b"\0", body].concat());
         Ok(Terms { replay: key.transpose()?.map(|key| (key, fingerprint)), ..Terms::read(actor, headers) })
     }
 

@@ -116,7 +116,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         match error.kind {
             StoreErrorKind::NameTaken => ApiError::new(StatusCode::CONFLICT, sentence(&error)).about("name"),
-            StoreErrorKind::ValueTaken | StoreErrorKind::IdTaken => {
+            StoreErrorKind::ValueTaken | StoreErrorKind::IdTaken | StoreErrorKind::NotUnresolved => {
                 ApiError::new(StatusCode::CONFLICT, sentence(&error))
             }
             StoreErrorKind::Busy => {

@@ -84,7 +84,7 @@ pub(super) async fn reset(
                     .ok_or_else(missing)
             };
             admin.change(&terms, |snapshot| {
-                terms.allow(&find(admin)?)?;
+                find(admin)?;
                 let key = LimitKey { id: id.as_str().into(), measure: Measure::Money };
                 let at = snapshot.after_start(&key, admin.state.clock.now());
                 Ok(vec![Edit::Restart(Restart { key, at })])

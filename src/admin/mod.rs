@@ -11,6 +11,7 @@ pub mod docs;
 mod error;
 mod explain;
 mod health;
+mod ledger;
 mod limits;
 mod model_configs;
 mod owners;
@@ -173,6 +174,8 @@ fn governance() -> Routes {
         ("/api/governance/pricing-overrides/{id}", overrides),
         ("/api/governance/audit", get(audit::list)),
         ("/api/governance/explain", post(explain::explain)),
+        ("/api/ledger/unresolved", get(ledger::unresolved)),
+        ("/api/ledger/{id}/correct", post(ledger::correct)),
         ("/api/config", get(config::read).put(config::update)),
     ]
 }

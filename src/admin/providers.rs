@@ -49,7 +49,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let bytes = received(body)?;
-    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes)?;
+    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes, &admin.state.hasher)?;
     let body = parse(&bytes)?;
     let name = read_name(&body)?;
     admin
@@ -178,7 +178,7 @@ pub(super) async fn key_create(
     let Path(name) = name.map_err(|_| unknown_provider(""))?;
     find(&admin.state.snapshot().view, &name)?;
     let bytes = received(body)?;
-    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes)?;
+    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes, &admin.state.hasher)?;
     let body = parse(&bytes)?;
     admin
         .blocking(move |admin| {

@@ -141,7 +141,7 @@ pub(super) async fn create<R: Resource>(
     body: Body,
 ) -> Result<Response, ApiError> {
     let bytes = received(body)?;
-    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes)?;
+    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes, &admin.state.hasher)?;
     let body = parse(&bytes)?;
     let plan = move |admin: &Admin, snapshot: &Snapshot| {
         let entity = read_with(admin, &snapshot.view, |change, faults| R::read(&body, None, change, faults))?;

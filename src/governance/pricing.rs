@@ -126,6 +126,21 @@ impl Price {
         parts.into_iter().sum::<Picos>().round_up()
     }
 
+    /// What so many tokens cost at the very most, whatever they turn out to be and whatever lane serves them:
+    /// each at the dearest rate that can apply to it.
+    pub fn cost_bound(&self, input: u64, output: u64) -> Nanos {
+        let lanes = [&self.standard, &self.batch, &self.flex, &self.priority];
+        let long = self.long_context.iter().filter(|(threshold, _)| input > *threshold).map(|(_, prices)| prices);
+        let (mut dear_input, mut dear_output) = (Rate::ZERO, Rate::ZERO);
+        for prices in lanes.into_iter().chain(long) {
+            let Prices { input, output, cache_read, cache_write, cache_write_long, .. } = *prices;
+            let inputs = [input, cache_read, cache_write, cache_write_long, prices.audio_input, prices.image_input];
+            dear_input = inputs.into_iter().flatten().fold(dear_input, Rate::max);
+            dear_output = [output, prices.audio_output].into_iter().flatten().fold(dear_output, Rate::max);
+        }
+        [dear_input.times(input), dear_output.times(output)].into_iter().sum::<Picos>().round_up()
+    }
+
     fn rates(&self, input_total: u64, tier: ServiceTier) -> Rates {
         let long = self.long_context.iter().rev().find(|(threshold, _)| input_total > *threshold).map(|(_, p)| p);
         let lane = match tier {
@@ -281,6 +296,26 @@ mod tests {
             let mut raised = base;
             raised[which] += more;
             prop_assert!(gpt_4o().cost(&usage(raised)) >= gpt_4o().cost(&usage(base)));
+        }
+
+        #[test]
+        fn nothing_costs_more_than_the_bound(
+            parts in prop::array::uniform8(0..400_000u64), tier in 0..4usize, rates in prop::array::uniform8(0..99u64)
+        ) {
+            let rate = |n: usize| Some(Rate::new(rates[n] * 1_000)).filter(|_| rates[n] % 5 != 0);
+            let standard = Prices { input: rate(0), output: rate(1), cache_read: rate(2), ..Prices::default() };
+            let priority = Prices { input: rate(3), cache_write_long: rate(4), ..Prices::default() };
+            let flex = Prices { audio_output: rate(5), image_input: rate(6), ..Prices::default() };
+            let long = Prices { input: rate(7), output: rate(4), ..Prices::default() };
+            let price = Price { standard, priority, flex, long_context: vec![(500_000, long)], ..Price::default() };
+            use ServiceTier::{Batch, Flex, Priority, Standard};
+            let usage = Usage {
+                input: parts[0], cache_read: parts[1], cache_write: parts[2], cache_write_long: parts[3],
+                audio_input: parts[4], image_input: parts[5], output: parts[6], audio_output: parts[7],
+                tier: [Standard, Batch, Flex, Priority][tier], ..Usage::default()
+            };
+            prop_assert!(price.cost(&usage) <= price.cost_bound(usage.input_total(), usage.output_total()));
+            prop_assert!(price.cost(&usage) <= price.cost_bound(usage.input_total() + 7, usage.output_total() + 7));
         }
 
         #[test]

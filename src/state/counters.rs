@@ -7,6 +7,7 @@
 use crate::governance::judge::{Admission, Tally, admits};
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Limit, LimitKey};
+use crate::state::journal::Mark;
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,18 +16,31 @@ use std::sync::atomic::{AtomicI64, Ordering};
 #[derive(Debug)]
 pub struct Cell {
     key: LimitKey,
+    mark: Mark,
     start: Timestamp,
     used: AtomicI64,
     spent: AtomicI64,
 }
 
 impl Cell {
-    fn new(key: LimitKey, start: Timestamp, spent: i64) -> Cell {
-        Cell { key, start, used: AtomicI64::new(spent), spent: AtomicI64::new(spent) }
+    /// The first one of a limit; or one that no meter has, which what a journal tells is charged to.
+    pub fn new(key: LimitKey, start: Timestamp, spent: i64) -> Cell {
+        Cell { mark: Mark::of(&key), key, start, used: AtomicI64::new(spent), spent: AtomicI64::new(spent) }
+    }
+
+    /// The next one of the same limit, with nothing spent.
+    fn next(&self, start: Timestamp) -> Cell {
+        let Cell { ref key, mark, .. } = *self;
+        Cell { key: key.clone(), mark, start, used: AtomicI64::new(0), spent: AtomicI64::new(0) }
     }
 
     pub fn key(&self) -> &LimitKey {
         &self.key
+    }
+
+    /// What stands for the limit in a journal.
+    pub fn mark(&self) -> Mark {
+        self.mark
     }
 
     /// Where this cell's window began.
@@ -131,7 +145,8 @@ impl Meter {
         let fresh = match &*current {
             // Only its end was not known.
             Some(open) if open.cell.start == start => Arc::clone(&open.cell),
-            _ => Arc::new(Cell::new(limit.key.clone(), start, 0)),
+            Some(open) => Arc::new(open.cell.next(start)),
+            None => Arc::new(Cell::new(limit.key.clone(), start, 0)),
         };
         let fresh = Arc::new(Open { end: limit.window.end(start), cell: fresh });
         let seen = self.0.compare_and_swap(&*current, Some(Arc::clone(&fresh)));

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod digest;
 pub mod expectation;
 pub mod hold;
+pub mod journal;
 pub mod outbox;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use digest::KeyHasher;
 use expectation::Expectations;
 use hold::{Hold, Share, Spend};
 use imbl::Vector;
+use journal::Journal;
 use outbox::{CallTag, ChargeId, Outbox};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::cmp::Reverse;
@@ -46,6 +48,9 @@ pub struct State {
     /// The last id that a provider config got.
     config_ids: AtomicI64,
     ids: Ids,
+    /// What was changed beside the writer since somebody last looked who follows the books; absent: nobody does.
+    /// Held while they are changed so or looked at, so that what is new to the follower is never ours.
+    amended: Mutex<Option<Vec<Adjustment>>>,
 }
 
 /// A view with the meters behind its slots.
@@ -63,6 +68,14 @@ pub struct Balance {
     pub spent: i64,
 }
 
+/// What was added to the books of one window beside the writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adjustment {
+    pub key: LimitKey,
+    pub start: Timestamp,
+    pub amount: i64,
+}
+
 /// What an attempt asks to set aside.
 #[derive(Debug)]
 pub struct Ask<'a> {
@@ -73,21 +86,29 @@ pub struct Ask<'a> {
     pub upstream_model: &'a str,
     pub usage: Usage,
     pub spend: Spend,
+    /// What it can come to at the very most: charged if the process dies before it knows better.
+    pub bound: (Usage, Spend),
     pub tag: CallTag,
 }
 
 impl State {
     /// `places` bounds holds plus unwritten entries.
     pub fn new(clock: Clock, hasher: KeyHasher, places: usize) -> State {
+        State::with_journal(clock, hasher, places, None)
+    }
+
+    /// With a journal, which has room for as many, what is open survives the process.
+    pub fn with_journal(clock: Clock, hasher: KeyHasher, places: usize, journal: Option<Arc<dyn Journal>>) -> State {
         State {
             clock,
             hasher,
             expectations: Expectations::default(),
-            outbox: Arc::new(Outbox::new(places)),
+            outbox: Arc::new(Outbox::new(places, journal)),
             snapshot: ArcSwap::default(),
             slots: Mutex::default(),
             config_ids: AtomicI64::new(0),
             ids: Ids::new(),
+            amended: Mutex::default(),
         }
     }
 
@@ -152,6 +173,30 @@ impl State {
     /// No provider config gets this id or a lower one any more.
     pub fn config_ids_after(&self, highest: i64) {
         self.config_ids.fetch_max(highest, Ordering::Relaxed);
+    }
+
+    /// Changes the books beside the writer, and gives our cells what was added there.
+    pub fn amend<T, E>(&self, write: impl FnOnce() -> Result<(Vec<Adjustment>, T), E>) -> Result<T, E> {
+        let mut amended = self.amended.lock().unwrap_or_else(PoisonError::into_inner);
+        let (adjustments, done) = write()?;
+        for Adjustment { key, start, amount } in &adjustments {
+            self.credit(key, *start, *amount);
+        }
+        if let Some(amended) = amended.as_mut() {
+            amended.extend(adjustments);
+        }
+        Ok(done)
+    }
+
+    /// Lets somebody look at the books who gives our cells what others wrote there. `look` gets what was changed
+    /// beside the writer since the last time, and says whether there is a next one.
+    pub fn follow<E>(&self, look: impl FnOnce(Vec<Adjustment>) -> Result<bool, E>) -> Result<bool, E> {
+        let mut amended = self.amended.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = look(amended.replace(Vec::new()).unwrap_or_default())?;
+        if !goes_on {
+            *amended = None;
+        }
+        Ok(goes_on)
     }
 
     /// Counts what another process spent in the window that began at `start`. False if that is not the
@@ -220,6 +265,9 @@ impl State {
                 return Err(Refusal::LimitReached(exceeded));
             }
             hold.add(Share { cell, held: amount });
+        }
+        if !hold.write_down(ask.bound) {
+            return Err(Refusal::LedgerFull);
         }
         Ok(hold)
     }

@@ -100,7 +100,10 @@ impl House {
         };
         let caller = snapshot.view.caller(&DIGEST).map(|caller| &**caller);
         let (usage, spend) = (Usage::default(), Spend { cost: Nanos::new(cost), tokens });
-        self.state.admit(&snapshot, Ask { caller, config: Some(0), upstream_model: "m", usage, spend, tag })
+        self.state.admit(
+            &snapshot,
+            Ask { caller, config: Some(0), upstream_model: "m", usage, spend, bound: (usage, spend), tag },
+        )
     }
 
     fn call(&self, cost: i64) -> Result<(), Refusal> {
@@ -440,7 +443,7 @@ fn a_full_outbox_refuses_instead_of_forgetting() {
     house.call(1).unwrap();
     house.call(1).unwrap();
     assert_eq!(house.call(1), Err(Refusal::LedgerFull));
-    let written = house.state.outbox().take(9).len();
+    let written = house.state.outbox().take(9);
     house.state.outbox().written(written);
     house.call(1).unwrap();
 }

@@ -4,6 +4,7 @@
 //! Invariant: ledger entries and balances change in one transaction, by deltas, once for each entry.
 
 mod follow;
+pub mod journal;
 pub mod key_file;
 mod lock;
 mod record;
@@ -22,7 +23,7 @@ use std::fmt;
 
 pub use follow::Follow;
 pub use lock::DataLock;
-pub use record::{AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay};
+pub use record::{Actual, AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay, UnresolvedEntry};
 pub use sqlite::Store;
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.
@@ -33,6 +34,9 @@ pub trait Ledger: Send {
 
     /// What was spent in the latest window of every limit.
     fn balances(&mut self) -> Result<HashMap<LimitKey, Balance>, StoreError>;
+
+    /// Every limit that is declared.
+    fn limits(&mut self) -> Result<Vec<LimitKey>, StoreError>;
 }
 
 /// What the store could not do, in one line, with its source. Never holds a secret.
@@ -64,6 +68,8 @@ pub enum StoreErrorKind {
     IdTaken,
     /// There is no object of this id.
     NotFound,
+    /// The ledger entry is not one that was left unresolved.
+    NotUnresolved,
     /// A request of this idempotency key was done already.
     ReplayTaken,
     Other,

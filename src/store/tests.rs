@@ -3,6 +3,7 @@
 mod audit;
 mod changes;
 mod entities;
+mod journal;
 mod ledger;
 mod upgrade;
 
@@ -264,12 +265,16 @@ fn spend(state: &State, key: &VirtualKey, cost: i64) {
     let spend = Spend { cost: Nanos::new(cost), tokens: 2 };
     // What is held need not be what it comes to.
     let held = Spend { cost: Nanos::new(1), tokens: 2 };
-    let mut hold = state
-        .admit(
-            &snapshot,
-            Ask { caller, config: Some(0), upstream_model: "m", usage: Usage::default(), spend: held, tag },
-        )
-        .unwrap();
+    let ask = Ask {
+        caller,
+        config: Some(0),
+        upstream_model: "m",
+        usage: Usage::default(),
+        spend: held,
+        bound: (Usage::default(), spend),
+        tag,
+    };
+    let mut hold = state.admit(&snapshot, ask).unwrap();
     hold.mark_sent();
     hold.settle(Ending::Completed, Usage::estimated(1, 1), spend);
 }

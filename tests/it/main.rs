@@ -4,6 +4,7 @@
 mod authority;
 mod binary;
 mod bodies;
+mod crash;
 mod dialects;
 mod fake;
 mod fallover;

@@ -4,6 +4,7 @@ use super::document::{DOCUMENT, allowed, escaped};
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 #[tokio::test]
@@ -111,4 +112,39 @@ fn the_page_names_a_test_for_every_operation() {
             assert!(is_there, "{operation}: there is no test {test}");
         }
     }
+}
+
+#[test]
+fn answers_that_the_document_does_not_have_are_noticed() {
+    let health = r#"{"status": "ok"}"#;
+    let json = [("content-type", "application/json")];
+    let is_fine = |method: Method, path: &str, status: u16, headers: &[(&'static str, &'static str)], text: &str| {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let reply = Reply { status, headers, text: text.to_owned() };
+        // What it panics with is told by those who meant it to be fine.
+        catch_unwind(AssertUnwindSafe(|| DOCUMENT.check(&method, path, &reply))).is_ok()
+    };
+    let get = |path: &str, status, headers: &[_], text: &str| is_fine(Method::GET, path, status, headers, text);
+    assert!(get("/healthz", 200, &json, health));
+    assert!(!get("/healthz", 201, &json, health), "a status");
+    assert!(!get("/healthz", 200, &json, r#"{"status": "well"}"#), "a value");
+    assert!(!get("/healthz", 200, &json, "{}"), "a member that is missing");
+    assert!(!get("/healthz", 200, &json, "ok"), "no JSON");
+    assert!(!get("/healthz", 200, &[("content-type", "text/plain")], health), "a kind of body");
+    assert!(!get("/healthz", 200, &[json[0], ("etag", "\"a\"")], health), "a header");
+    let message = DOCUMENT.root["paths"]["/api/config"]["get"]["responses"]["200"]["content"]["application/json"]
+        ["examples"]["defaults"]["value"]
+        .to_string();
+    assert!(get("/api/config", 200, &[json[0], ("etag", "\"a\"")], &message), "{message}");
+    assert!(!get("/api/config", 200, &json, &message), "a header that is missing");
+    assert!(!get("/api/config", 200, &[json[0], ("etag", "a")], &message), "a header that is none");
+    let error = |status: u16| {
+        let error = json!({"type": "x", "code": "x", "message": "m"});
+        json!({"type": "x", "is_bifrost_error": false, "status_code": status, "error": error, "extra_fields": {}})
+            .to_string()
+    };
+    assert!(get("/nowhere", 404, &json, &error(404)));
+    assert!(!get("/nowhere", 200, &json, "{}"), "an answer from nowhere");
+    let put = |allow| is_fine(Method::PUT, "/healthz", 405, &[json[0], ("allow", allow)], &error(405));
+    assert!(put("GET, HEAD") && put("GET") && !put("GET, POST") && !put(""));
 }

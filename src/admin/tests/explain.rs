@@ -162,3 +162,35 @@ async fn what_is_wrong_with_the_question_is_said() {
         assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!(param)), "{body}");
     }
 }
+
+#[tokio::test]
+async fn what_no_provider_would_serve_is_told() {
+    let house = priced();
+    let key = a_key(&house, json!({})).await;
+    let configs = |configs: Value| json!({ "provider_configs": configs });
+    let check = async |model: &str, kind: &str, code: &str, status: u64| {
+        let body = json!({"virtual_key": key["id"], "model": model, "request_type": kind});
+        let told = house.post(EXPLAIN, body).await.good();
+        let found = [&told["decision"], &told["code"], &told["status_code"]];
+        assert_eq!(found, [&json!("refuse"), &json!(code), &json!(status)], "{model}: {told}");
+        assert_eq!(told["candidates"], json!([]));
+    };
+    // Allowed, built in, and not configured.
+    let all = json!({"provider": "openai", "allowed_models": ["*"], "key_ids": []});
+    house.update(&id(&key), configs(json!([all, {"provider": "local"}]))).await.good();
+    check("openai/m", "chat_completion", "unknown_provider", 400).await;
+    check("nobody/m", "chat_completion", "unknown_provider", 400).await;
+    // No provider is chosen by weight.
+    house.update(&id(&key), configs(json!([{"provider": "local", "weight": null}]))).await.good();
+    check("m", "chat_completion", "model_unresolved", 400).await;
+    // A kind of request that the provider is not for.
+    let chat = json!({"base_provider_type": "openai", "allowed_requests": {"chat_completion": true}});
+    let network = json!({"base_url": "http://127.0.0.1:1"});
+    let body = json!({"network_config": network, "custom_provider_config": chat});
+    house.put("/api/providers/local", body).await.good();
+    check("local/m", "embedding", "unsupported_operation", 400).await;
+    // No key of the provider is left for it.
+    let off = json!({"name": "main", "value": "********", "enabled": false});
+    house.put("/api/providers/local/keys/main", off).await.good();
+    check("local/m", "chat_completion", "no_provider_key", 503).await;
+}

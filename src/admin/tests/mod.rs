@@ -10,6 +10,7 @@ mod contract;
 mod document;
 mod explain;
 mod faults;
+mod ledger;
 mod limits;
 mod model_configs;
 mod owners;
@@ -269,8 +270,16 @@ impl House {
             admitted_at: state.clock.now(),
         };
         let spend = Spend { cost: Nanos::new(nanos), tokens: 7 };
-        let (caller, usage) = (Some(&**caller), Usage::default());
-        let ask = Ask { caller, config: Some(0), upstream_model: "m", usage, spend, tag };
+        let usage = Usage::default();
+        let ask = Ask {
+            caller: Some(caller),
+            config: Some(0),
+            upstream_model: "m",
+            usage,
+            spend,
+            bound: (usage, spend),
+            tag,
+        };
         let mut hold = state.admit(&snapshot, ask).ok()?;
         hold.mark_sent();
         Some(hold)

@@ -10,7 +10,7 @@ mod overrides;
 #[cfg(test)]
 mod tests;
 
-use super::edit::Edit;
+use super::edit::{Applied, Edit, EntryKey};
 use super::entity::{
     BasicAuth, ClientConfig, Customer, ModelConfig, PricingOverride, Provider, ProviderKey, ProviderLimits,
     RoutingRule, Team, VirtualKey,
@@ -56,6 +56,8 @@ pub struct View {
     /// Oldest first, as lists show them.
     callers_by_age: OrdMap<(Timestamp, Arc<str>), Arc<Caller>>,
     rules: OrdMap<Arc<str>, Arc<RoutingRule>>,
+    /// What the config file last brought into force.
+    applied: HashMap<EntryKey, Arc<Applied>>,
     pricing_overrides: Overrides,
 }
 
@@ -226,6 +228,15 @@ impl View {
         self.provider_limits.values()
     }
 
+    /// What is known of an entry of the config file.
+    pub fn applied(&self, entry: &EntryKey) -> Option<&Arc<Applied>> {
+        self.applied.get(entry)
+    }
+
+    pub fn all_applied(&self) -> impl Iterator<Item = &Arc<Applied>> {
+        self.applied.values()
+    }
+
     pub fn rule(&self, id: &str) -> Option<&Arc<RoutingRule>> {
         self.rules.get(id)
     }
@@ -305,6 +316,8 @@ impl View {
             Edit::BasicAuth(auth) => self.basic_auth = Arc::clone(auth),
             Edit::Policy(policy) => self.policy = policy.clone(),
             Edit::Catalog(catalog) => self.catalog = Arc::clone(catalog),
+            Edit::Applied(applied) => drop(self.applied.insert(applied.entry.clone(), Arc::clone(applied))),
+            Edit::Forgotten(entry) => drop(self.applied.remove(entry)),
             // Counters are not in here.
             Edit::Restart(_) => {}
         }

@@ -7,7 +7,7 @@ use crate::governance::time::Timestamp;
 use crate::governance::usage::{ServiceTier, Source, Usage};
 use crate::governance::view::{LimitKey, Measure};
 use crate::state::Balance;
-use crate::state::outbox::Entry;
+use crate::state::outbox::{Delta, Ending, Entry};
 use crate::store::{Ledger, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, HashMap};
@@ -36,6 +36,26 @@ impl Ledger for SqliteLedger {
     fn balances(&mut self) -> Result<HashMap<LimitKey, Balance>, StoreError> {
         balances(&self.connection).map_err(|error| error.doing(|| "read the balances".to_owned()))
     }
+
+    fn limits(&mut self) -> Result<Vec<LimitKey>, StoreError> {
+        limits(&self.connection).map_err(|error| error.doing(|| "read which limits there are".to_owned()))
+    }
+}
+
+fn limits(db: &Connection) -> Result<Vec<LimitKey>, StoreError> {
+    let mut rows = db.prepare(
+        "SELECT id, 'money' FROM budgets
+         UNION ALL SELECT id, 'tokens' FROM rate_limits WHERE tokens_max IS NOT NULL
+         UNION ALL SELECT id, 'requests' FROM rate_limits WHERE requests_max IS NOT NULL",
+    )?;
+    let mut rows = rows.query(())?;
+    let mut limits = Vec::new();
+    while let Some(row) = rows.next()? {
+        let measure: String = row.get(1)?;
+        let measure = Measure::from_name(&measure).ok_or_else(|| damaged("limit", &measure))?;
+        limits.push(LimitKey { id: row.get(0)?, measure });
+    }
+    Ok(limits)
 }
 
 fn append(tx: &Transaction<'_>, batch: &[Entry]) -> Result<usize, StoreError> {
@@ -47,6 +67,9 @@ fn append(tx: &Transaction<'_>, batch: &[Entry]) -> Result<usize, StoreError> {
             continue;
         }
         fresh += 1;
+        if entry.ending == Ending::Unresolved {
+            entry.deltas.iter().try_for_each(|delta| keep_window(tx, entry, delta))?;
+        }
         for delta in &entry.deltas {
             let sum = deltas.entry((delta.cell.key(), delta.cell.start())).or_default();
             *sum = sum.saturating_add(delta.amount);
@@ -92,6 +115,32 @@ fn insert(tx: &Transaction<'_>, entry: &Entry) -> Result<bool, StoreError> {
         entry.cost.get(),
     ])?;
     Ok(inserted == 1)
+}
+
+/// Notes where an unresolved entry was charged, for the one who corrects it.
+fn keep_window(tx: &Transaction<'_>, entry: &Entry, delta: &Delta) -> Result<(), StoreError> {
+    let mut insert = tx.prepare_cached(
+        "INSERT OR IGNORE INTO unresolved_windows (entry_id, limit_id, measure, window_start) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    let (key, start) = (delta.cell.key(), delta.cell.start().millis());
+    insert.execute(params![&entry.id.0.to_be_bytes()[..], key.id, key.measure.as_str(), start])?;
+    Ok(())
+}
+
+/// Adds to the balance of a window that is still kept. False: it is not.
+pub(super) fn add_to_known(
+    tx: &Transaction<'_>,
+    key: &LimitKey,
+    start: Timestamp,
+    amount: i64,
+) -> Result<bool, StoreError> {
+    let mut find =
+        tx.prepare_cached("SELECT 1 FROM balances WHERE limit_id = ?1 AND measure = ?2 AND window_start = ?3")?;
+    let known = find.exists(params![key.id, key.measure.as_str(), start.millis()])?;
+    if known {
+        add(tx, key, start, amount)?;
+    }
+    Ok(known)
 }
 
 /// Adds to one window's balance and forgets windows that no call can belong to any more. The sum is made

@@ -42,8 +42,8 @@ fn told(limits: &Limits) -> Vec<String> {
         Some(quota) => format!("{}/{}", quota.max, quota.window.span().text()),
         None => "-".to_owned(),
     };
-    let rate = |rate: &Box<RateLimit>| format!("{} {} {}", rate.id, half(&rate.tokens), half(&rate.requests));
-    limits.budgets.iter().map(budget).chain(limits.rate_limit.iter().map(rate)).collect()
+    let rate = |rate: &RateLimit| format!("{} {} {}", rate.id, half(&rate.tokens), half(&rate.requests));
+    limits.budgets.iter().map(budget).chain(limits.rate_limit.as_deref().map(rate)).collect()
 }
 
 #[test]
