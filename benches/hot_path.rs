@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
@@ -17,8 +17,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tollgate::governance::edit::Edit;
 use tollgate::governance::entity::{
-    Budget, KeySet, KeyValue, Limits, ModelSet, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey,
-    Weight,
+    Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, PricingOverride, Provider, ProviderConfig,
+    ProviderKey, Quota, RateLimit, VirtualKey, Weight,
 };
 use tollgate::governance::money::{Nanos, Rate};
 use tollgate::governance::pricing::{Catalog, Price, Prices};
@@ -442,10 +442,57 @@ fn price() {
     group.line("find the price in the catalogue", || {
         black_box(snapshot.view.catalog.find(black_box("openai"), black_box(MODEL)));
     });
+    price_of_target(&mut group);
     state.expectations.learn("openai", MODEL, 100);
     group.line("what the model usually writes", || {
         black_box(state.expectations.output(black_box("openai"), black_box(MODEL), None));
     });
+}
+
+/// What an attempt is priced by, with and without overrides.
+fn price_of_target(group: &mut Group) {
+    let state = house(1, 1, Windows::Rolling);
+    let mut line = |name: &str, edits: Vec<Edit>| {
+        let Ok(()) = state.change(&HashMap::new(), |_| Ok::<_, Infallible>((edits, ())), |_, _, _, ()| Ok(()));
+        let snapshot = state.snapshot();
+        let caller = caller(&state, &snapshot, 0);
+        let kind = RequestKind::ChatCompletion;
+        let targets = route::targets(&snapshot.view, Some(&caller), (kind, false), "openai/gpt-4o");
+        let targets = targets.expect("the key allows it");
+        group.line(name, || {
+            let price = route::price(&snapshot.view, Some(&caller), black_box(&targets[0]), kind);
+            black_box(price.expect("the model has a price"));
+        });
+    };
+    line("the price of a target, no overrides", vec![]);
+    let others = (0..10_000).map(|n| {
+        let scope = OverrideScope::VirtualKey { virtual_key: format!("other-{n}").into() };
+        price_override(&format!("other-{n}"), scope, ModelPattern::Exact(MODEL.to_owned()))
+    });
+    line("the price of a target, 10000 overrides of others", others.collect());
+    let own = OverrideScope::VirtualKey { virtual_key: "vk-0".into() };
+    line("and one of its own", vec![price_override("own", own, ModelPattern::Prefix("gpt-".to_owned()))]);
+    let prefixes = (0..20).map(|n| {
+        let pattern = ModelPattern::Prefix(format!("gpt-{}", "x".repeat(n)));
+        price_override(&format!("prefix-{n}"), OverrideScope::Global, pattern)
+    });
+    let gone = Edit::RemovePricingOverride("own".into());
+    line("one of everybody's instead, with patterns of 20 lengths", [gone].into_iter().chain(prefixes).collect());
+}
+
+fn price_override(id: &str, scope: OverrideScope, pattern: ModelPattern) -> Edit {
+    let rates = [("input_cost_per_token", 1_000_000), ("output_cost_per_token", 4_000_000)];
+    Edit::PricingOverride(Arc::new(PricingOverride {
+        id: id.into(),
+        name: id.to_owned(),
+        scope,
+        pattern,
+        request_kinds: BTreeSet::from([RequestKind::ChatCompletion]),
+        patch: rates.into_iter().map(|(field, rate)| (field, Rate::new(rate))).collect(),
+        config_hash: String::new(),
+        created_at: long_ago(),
+        updated_at: long_ago(),
+    }))
 }
 
 const USAGE: &str = r#""usage":{"prompt_tokens":251,"completion_tokens":132,"total_tokens":383,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#;

@@ -1,7 +1,7 @@
 //! What usage costs: price tables, and usage × prices → money, rounded once.
 
 use super::money::{Nanos, Picos, Rate};
-use super::price_field::{Lane, place};
+use super::price_field::{Lane, Slot, place};
 use super::request::RequestKind;
 use super::usage::{ServiceTier, Usage};
 use std::collections::{BTreeMap, HashMap};
@@ -78,12 +78,10 @@ impl Price {
     /// This price, or none, with what an override sets put in its place. Alone, an override is a price only
     /// if it prices all that a call of this kind always has: what it leaves out would be free without
     /// anybody having said so.
-    pub fn patched(base: Option<&Price>, patch: &BTreeMap<&'static str, Rate>, kind: RequestKind) -> Option<Price> {
+    pub fn patched(base: Option<&Price>, patch: &Patch, kind: RequestKind) -> Option<Price> {
         let mut price = base.cloned().unwrap_or_default();
-        for (field, rate) in patch {
-            if let Some((slot, lane)) = place(field) {
-                *slot(price.lane_mut(lane)) = Some(*rate);
-            }
+        for (slot, lane, rate) in &patch.0 {
+            *slot(price.lane_mut(*lane)) = Some(*rate);
         }
         (base.is_some() || price.is_whole(kind)).then_some(price)
     }
@@ -170,6 +168,21 @@ impl Price {
     }
 }
 
+/// The prices that an override sets, each with the place where it goes.
+#[derive(Debug, Clone, Default)]
+pub struct Patch(Box<[(Slot, Lane, Rate)]>);
+
+impl Patch {
+    /// By the names of the price table. What is no price of a token has no place.
+    pub fn of(fields: &BTreeMap<&'static str, Rate>) -> Patch {
+        let placed = fields.iter().filter_map(|(field, rate)| {
+            let (slot, lane) = place(field)?;
+            Some((slot, lane, *rate))
+        });
+        Patch(placed.collect())
+    }
+}
+
 /// What a call to a model without a list price gets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum UnknownModel {
@@ -217,11 +230,14 @@ mod tests {
         assert_eq!(at(272_001), Nanos::new(272_001 * 5_000));
     }
 
+    fn patch_of(fields: &[(&'static str, u64)]) -> Patch {
+        Patch::of(&fields.iter().map(|(field, rate)| (*field, Rate::new(*rate))).collect())
+    }
+
     #[test]
     fn an_override_replaces_what_it_names() {
         let cost = |patch: &[(&'static str, u64)], usage: &Usage| {
-            let patch = patch.iter().map(|(field, rate)| (*field, Rate::new(*rate))).collect();
-            Price::patched(Some(&gpt_4o()), &patch, RequestKind::ChatCompletion).unwrap().cost(usage)
+            Price::patched(Some(&gpt_4o()), &patch_of(patch), RequestKind::ChatCompletion).unwrap().cost(usage)
         };
         let usage = Usage { input: 1_000, output: 100, cache_read: 10, ..Usage::default() };
         let long = Usage { input: 272_001, ..Usage::default() };
@@ -246,8 +262,7 @@ mod tests {
     fn an_override_alone_is_a_price_if_it_leaves_nothing_out() {
         let usage = Usage { input: 1_000, output: 100, cache_read: 10, ..Usage::default() };
         let check = |kind, patch: &[(&'static str, u64)], nanos: Option<i64>| {
-            let rates = patch.iter().map(|(field, rate)| (*field, Rate::new(*rate))).collect();
-            let cost = Price::patched(None, &rates, kind).map(|price| price.cost(&usage));
+            let cost = Price::patched(None, &patch_of(patch), kind).map(|price| price.cost(&usage));
             assert_eq!(cost, nanos.map(Nanos::new), "{kind:?} {patch:?}");
         };
         let (input, output) = ("input_cost_per_token", "output_cost_per_token");

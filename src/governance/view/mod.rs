@@ -6,13 +6,14 @@
 //! behind it.
 
 mod limit;
+mod overrides;
 #[cfg(test)]
 mod tests;
 
 use super::edit::{Applied, Edit, EntryKey};
 use super::entity::{
-    BasicAuth, ClientConfig, Customer, ModelConfig, ModelPattern, OverrideScope, PricingOverride, Provider,
-    ProviderKey, ProviderLimits, RoutingRule, Team, VirtualKey,
+    BasicAuth, ClientConfig, Customer, ModelConfig, PricingOverride, Provider, ProviderKey, ProviderLimits,
+    RoutingRule, Team, VirtualKey,
 };
 use super::judge::Admission;
 use super::model_name;
@@ -21,12 +22,13 @@ use super::request::RequestKind;
 use super::time::Timestamp;
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericHashMap, HashMap, OrdMap, OrdSet};
+use overrides::{Overrides, Wanted};
 use smallvec::SmallVec;
-use std::cmp::Reverse;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 pub use limit::{Governed, Level, Limit, LimitKey, Measure, Slot, Slots};
+pub use overrides::LinkedOverride;
 
 /// The keyed digest by which a virtual key is found. The key's value itself is not in memory.
 pub type Digest = [u8; 32];
@@ -56,9 +58,7 @@ pub struct View {
     rules: OrdMap<Arc<str>, Arc<RoutingRule>>,
     /// What the config file last brought into force.
     applied: HashMap<EntryKey, Arc<Applied>>,
-    pricing_overrides: OrdMap<Arc<str>, Arc<PricingOverride>>,
-    /// The same by scope: those with the most specific pattern first.
-    overrides_of: HashMap<OverrideScope, Arc<[Arc<PricingOverride>]>>,
+    pricing_overrides: Overrides,
 }
 
 /// Settings of the config file that decide about requests.
@@ -250,7 +250,7 @@ impl View {
     }
 
     pub fn pricing_overrides(&self) -> impl ExactSizeIterator<Item = &Arc<PricingOverride>> {
-        self.pricing_overrides.values()
+        self.pricing_overrides.iter()
     }
 
     /// The override that prices a call: of the most specific scope that has one for this model and kind.
@@ -261,33 +261,10 @@ impl View {
         key: Option<&ProviderKey>,
         model: &str,
         kind: RequestKind,
-    ) -> Option<&Arc<PricingOverride>> {
-        if self.overrides_of.is_empty() {
-            return None;
-        }
-        let virtual_key = caller.map(|caller| &caller.key.id);
-        let (provider, key) = (&provider.name, key.map(|key| &key.id));
-        let by_key = |named: Option<&Arc<str>>| {
-            let (virtual_key, key) = virtual_key.zip(key)?;
-            let (virtual_key, key) = (Arc::clone(virtual_key), Arc::clone(key));
-            Some(OverrideScope::VirtualKeyProviderKey { virtual_key, provider: named.cloned(), key })
-        };
-        let of_virtual_key = |virtual_key: &Arc<str>| {
-            let virtual_key = Arc::clone(virtual_key);
-            [
-                OverrideScope::VirtualKeyProvider {
-                    virtual_key: Arc::clone(&virtual_key),
-                    provider: Arc::clone(provider),
-                },
-                OverrideScope::VirtualKey { virtual_key },
-            ]
-        };
-        let of_key = key.map(|key| OverrideScope::ProviderKey { key: Arc::clone(key) });
-        let global = [OverrideScope::Provider { provider: Arc::clone(provider) }, OverrideScope::Global];
-        let scopes = by_key(Some(provider)).into_iter().chain(by_key(None));
-        let scopes = scopes.chain(virtual_key.map(of_virtual_key).into_iter().flatten()).chain(of_key).chain(global);
-        let fits = |over: &&Arc<PricingOverride>| over.request_kinds.contains(&kind) && over.pattern.matches(model);
-        scopes.into_iter().find_map(|scope| self.overrides_of.get(&scope)?.iter().find(fits))
+    ) -> Option<&Arc<LinkedOverride>> {
+        let virtual_key = caller.map(|caller| &*caller.key.id);
+        let provider_key = key.map(|key| &*key.id);
+        self.pricing_overrides.find(Wanted { virtual_key, provider: &provider.name, provider_key, model, kind })
     }
 
     /// Makes one change. It was checked before; nothing here can fail.
@@ -329,15 +306,8 @@ impl View {
             }
             Edit::RoutingRule(rule) => drop(self.rules.insert(Arc::clone(&rule.id), Arc::clone(rule))),
             Edit::RemoveRoutingRule(id) => drop(self.rules.remove(id)),
-            Edit::PricingOverride(over) => {
-                let old = self.pricing_overrides.insert(Arc::clone(&over.id), Arc::clone(over));
-                old.iter().chain([over]).for_each(|over| self.index_overrides(&over.scope));
-            }
-            Edit::RemovePricingOverride(id) => {
-                if let Some(gone) = self.pricing_overrides.remove(id) {
-                    self.index_overrides(&gone.scope);
-                }
-            }
+            Edit::PricingOverride(over) => self.pricing_overrides.put(over),
+            Edit::RemovePricingOverride(id) => self.pricing_overrides.remove(id),
             Edit::Provider(provider) => {
                 self.providers.insert(Arc::clone(&provider.name), Arc::clone(provider));
             }
@@ -433,24 +403,6 @@ impl View {
             if same.is_empty() {
                 self.models.remove(name);
             }
-        }
-    }
-
-    fn index_overrides(&mut self, scope: &OverrideScope) {
-        let mut same: Vec<Arc<PricingOverride>> =
-            self.pricing_overrides.values().filter(|over| over.scope == *scope).cloned().collect();
-        // Exact before wildcard, the longer prefix first, then the oldest.
-        same.sort_by_key(|over| {
-            let (is_prefix, length) = match &over.pattern {
-                ModelPattern::Exact(_) => (false, 0),
-                ModelPattern::Prefix(head) => (true, head.len()),
-            };
-            (is_prefix, Reverse(length), over.created_at, Arc::clone(&over.id))
-        });
-        if same.is_empty() {
-            self.overrides_of.remove(scope);
-        } else {
-            self.overrides_of.insert(scope.clone(), same.into());
         }
     }
 

@@ -13,6 +13,7 @@ use crate::governance::time::{Span, Window};
 use crate::governance::usage::Usage;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 const AT: Timestamp = Timestamp::from_millis(1_000);
@@ -343,6 +344,24 @@ fn a_limit_that_moves_within_one_change_keeps_its_slot() {
     assert!(opened.len() == 1 && opened[0].1 && Some(opened[0].0) != before, "{opened:?}");
 }
 
+fn provider_key(id: &str) -> ProviderKey {
+    ProviderKey {
+        id: id.into(),
+        name: id.into(),
+        value: KeyValue::text("secret"),
+        weight: Weight::ONE,
+        models: ModelSet::All,
+        blacklisted_models: ModelSet::Only(vec![]),
+        aliases: BTreeMap::new(),
+        enabled: true,
+        use_for_batch_api: false,
+        cloud: None,
+        config_hash: String::new(),
+        created_at: AT,
+        updated_at: AT,
+    }
+}
+
 #[test]
 fn the_most_specific_override_prices_a_call() {
     let over = |id: &str, scope: OverrideScope, pattern: ModelPattern| {
@@ -362,25 +381,11 @@ fn the_most_specific_override_prices_a_call() {
     ];
     let (mut view, mut slots) = built(&[key(1, None, None, 0, KeySet::All), key(2, None, None, 0, KeySet::All)]);
     let provider = Provider::new("openai", AT);
-    let provider_key = ProviderKey {
-        id: "main".into(),
-        name: "main".into(),
-        value: KeyValue::text("secret"),
-        weight: Weight::ONE,
-        models: ModelSet::All,
-        blacklisted_models: ModelSet::Only(vec![]),
-        aliases: BTreeMap::new(),
-        enabled: true,
-        use_for_batch_api: false,
-        cloud: None,
-        config_hash: String::new(),
-        created_at: AT,
-        updated_at: AT,
-    };
+    let provider_key = provider_key("main");
     let found = |view: &View, caller: &str, model: &str, kind: RequestKind| {
         let caller = view.caller_by_id(caller).map(|caller| &**caller);
         let over = view.price_override_for(caller, &provider, Some(&provider_key), model, kind);
-        over.map(|over| over.id.to_string())
+        over.map(|over| over.entity.id.to_string())
     };
     let chat = RequestKind::ChatCompletion;
     assert_eq!(found(&view, "k1", "m", chat), None);
@@ -404,6 +409,79 @@ fn the_most_specific_override_prices_a_call() {
     view.apply(&Edit::RemovePricingOverride("exact".into()), &mut slots);
     view.apply(&over("long", OverrideScope::Global, any()), &mut slots);
     assert_eq!(of(&view, "gpt-4o"), "short");
+}
+
+/// What the index finds is what comes first of all that fit.
+fn first_of_all(view: &View, key: &str, provider: &str, provider_key: &str, model: &str) -> Option<String> {
+    let fits = |over: &PricingOverride| {
+        over.pattern.matches(model)
+            && over.scope.virtual_key().is_none_or(|id| **id == *key)
+            && over.scope.provider().is_none_or(|name| **name == *provider)
+            && over.scope.provider_key().is_none_or(|id| **id == *provider_key)
+    };
+    let rank = |over: &PricingOverride| {
+        let scope = OverrideScope::NAMES.iter().position(|name| *name == over.scope.name());
+        let length = match &over.pattern {
+            ModelPattern::Exact(_) => usize::MAX,
+            ModelPattern::Prefix(head) => head.len(),
+        };
+        let named = over.scope.provider().is_some();
+        (Reverse((scope, named, length)), over.created_at, over.id.to_string())
+    };
+    let fitting = view.pricing_overrides().filter(|over| fits(over));
+    fitting.min_by_key(|over| rank(over)).map(|over| over.id.to_string())
+}
+
+fn any_scope() -> impl Strategy<Value = OverrideScope> {
+    let [key, provider, provider_key] =
+        [["k1", "k2"], ["openai", "azure"], ["main", "spare"]].map(|names| prop::sample::select(names.to_vec()));
+    prop_oneof![
+        Just(OverrideScope::Global),
+        provider.clone().prop_map(|name| OverrideScope::Provider { provider: name.into() }),
+        provider_key.clone().prop_map(|id| OverrideScope::ProviderKey { key: id.into() }),
+        key.clone().prop_map(|id| OverrideScope::VirtualKey { virtual_key: id.into() }),
+        (key.clone(), provider.clone()).prop_map(|(key, provider)| {
+            OverrideScope::VirtualKeyProvider { virtual_key: key.into(), provider: provider.into() }
+        }),
+        (key, prop::option::of(provider), provider_key).prop_map(|(key, provider, id)| {
+            let provider = provider.map(Into::into);
+            OverrideScope::VirtualKeyProviderKey { virtual_key: key.into(), provider, key: id.into() }
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_index_of_overrides_finds_what_comes_first(
+        changes in vec((0..9u8, prop::option::of((any_scope(), "[mü]{0,3}", any::<bool>(), 0..3i64))), 0..40),
+        model in "[mü]{0,4}",
+    ) {
+        let (mut view, mut slots) = (View::default(), Slots::default());
+        view.apply(&key(1, None, None, 0, KeySet::All), &mut slots);
+        for (id, put) in changes {
+            let id = format!("o{id}");
+            let edit = match put {
+                Some((scope, text, is_exact, created)) => {
+                    let Edit::PricingOverride(over) = price(&id, scope) else { unreachable!("an override was made") };
+                    let mut over = PricingOverride::clone(&over);
+                    over.pattern = if is_exact { ModelPattern::Exact(text) } else { ModelPattern::Prefix(text) };
+                    over.request_kinds.insert(RequestKind::Responses);
+                    over.created_at = Timestamp::from_millis(created);
+                    Edit::PricingOverride(Arc::new(over))
+                }
+                None => Edit::RemovePricingOverride(id.as_str().into()),
+            };
+            view.apply(&edit, &mut slots);
+        }
+        let caller = view.caller_by_id("k1").map(|caller| &**caller);
+        for (provider, id) in [("openai", "main"), ("azure", "spare"), ("groq", "other")] {
+            let (named, own) = (Provider::new(provider, AT), provider_key(id));
+            let find = |kind| view.price_override_for(caller, &named, Some(&own), &model, kind);
+            let found = find(RequestKind::Responses).map(|over| over.entity.id.to_string());
+            prop_assert_eq!(found, first_of_all(&view, "k1", provider, id, &model));
+            prop_assert!(find(RequestKind::Embedding).is_none());
+        }
+    }
 }
 
 #[test]
