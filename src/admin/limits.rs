@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::query::Query;
 use super::resource::{Body, Id, parse, read_with, received};
 use crate::governance::edit::{Edit, Restart};
-use crate::governance::entity::{Limits, ProviderLimits};
+use crate::governance::entity::{Budget, Limits, ProviderLimits};
 use crate::governance::view::{Governed, Limit, LimitKey, Measure, View};
 use crate::wire::{provider_limits, show};
 use axum::Extension;
@@ -15,6 +15,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// The limits of one owner, with who that is.
@@ -30,13 +31,10 @@ pub(super) async fn budgets(State(admin): State<Admin>, uri: Uri) -> Result<Json
     Query::read(&uri)?.switch("from_memory")?;
     let shown = admin.blocking(|admin| {
         Ok(admin.each_owned(|lens, owned, all| {
-            all.extend(
-                owned
-                    .declared
-                    .budgets
-                    .iter()
-                    .map(|budget| owned.sign(show::budget(budget, owned.linked, &|limit| lens.live(limit)))),
-            );
+            let live: show::Live<'_> = &|limit| lens.live(limit);
+            let (owner, id) = (owned.owner_type, &*owned.owner_id);
+            let budgets = owned.declared.budgets.iter();
+            all.extend(budgets.map(|budget| show::owned_budget(budget, owned.linked, live, owner, id)));
         }))
     });
     let shown = shown.await?;
@@ -48,13 +46,10 @@ pub(super) async fn rate_limits(State(admin): State<Admin>, uri: Uri) -> Result<
     Query::read(&uri)?.switch("from_memory")?;
     let shown = admin.blocking(|admin| {
         Ok(admin.each_owned(|lens, owned, all| {
-            all.extend(
-                owned
-                    .declared
-                    .rate_limit
-                    .iter()
-                    .map(|limit| owned.sign(show::rate_limit(limit, owned.linked, &|limit| lens.live(limit)))),
-            );
+            let live: show::Live<'_> = &|limit| lens.live(limit);
+            let (owner, id) = (owned.owner_type, &*owned.owner_id);
+            let rate_limit = owned.declared.rate_limit.iter();
+            all.extend(rate_limit.map(|limit| show::owned_rate_limit(limit, owned.linked, live, owner, id)));
         }))
     });
     let shown = shown.await?;
@@ -74,22 +69,17 @@ pub(super) async fn reset(
     let terms = Terms::read(actor, &headers);
     let budget = admin
         .blocking(move |admin| {
-            let find = |admin: &Admin| {
-                admin
-                    .each_owned(|lens, owned, all| {
-                        let mine = owned.declared.budgets.iter().filter(|budget| *budget.id == *id);
-                        all.extend(mine.map(|b| owned.sign(show::budget(b, owned.linked, &|limit| lens.live(limit)))));
-                    })
-                    .pop()
-                    .ok_or_else(missing)
-            };
+            let mut found = None;
             admin.change(&terms, |snapshot| {
-                find(admin)?;
-                let key = LimitKey { id: id.as_str().into(), measure: Measure::Money };
-                let at = snapshot.after_start(&key, admin.state.clock.now());
-                Ok(vec![Edit::Restart(Restart { key, at })])
+                let (owned, budget) = owned_budget(&snapshot.view, &id).ok_or_else(missing)?;
+                found = Some((owned.owner_type, owned.owner_id, budget.clone(), owned.linked.to_vec()));
+                let key = LimitKey { id: Arc::clone(&budget.id), measure: Measure::Money };
+                Ok(vec![Edit::Restart(Restart { key, at: admin.state.clock.now() })])
             })?;
-            find(admin)
+            let (owner_type, owner_id, budget, linked) = found.ok_or_else(missing)?;
+            let snapshot = admin.state.snapshot();
+            let lens = Lens::on(admin, &snapshot);
+            Ok(show::owned_budget(&budget, &linked, &|limit| lens.live(limit), owner_type, &owner_id))
         })
         .await?;
     Ok(Json(json!({ "message": "Budget reset successfully", "budget": budget })))
@@ -130,7 +120,7 @@ pub(super) async fn provider_update(
                 let limits = read_with(admin, view, |change, faults| {
                     provider_limits::provider_limits(&body, &provider, old, change, faults)
                 })?;
-                let mut edits = restarts(snapshot, [(&limits, old)], admin.state.clock.now());
+                let mut edits = restarts([(&limits, old)], admin.state.clock.now());
                 match limits.is_empty() {
                     true if old.is_empty() => {}
                     true => edits.push(Edit::RemoveProviderLimits(provider)),
@@ -194,43 +184,50 @@ impl Admin {
         let snapshot = self.state.snapshot();
         let lens = Lens::on(self, &snapshot);
         let mut all = Vec::new();
-        owned(&snapshot.view, &mut |owned| show(&lens, &owned, &mut all));
+        let _ = owners(&snapshot.view, &mut |owned| {
+            show(&lens, &owned, &mut all);
+            ControlFlow::<()>::Continue(())
+        });
         all
     }
 }
 
-impl Owned<'_> {
-    fn sign(&self, mut shown: Value) -> Value {
-        shown["owner_type"] = self.owner_type.into();
-        shown["owner_id"] = self.owner_id.as_str().into();
-        shown
-    }
+/// The budget with this id, and whose it is.
+fn owned_budget<'a>(view: &'a View, id: &str) -> Option<(Owned<'a>, &'a Budget)> {
+    let found = owners(view, &mut |owned| match owned.declared.budgets.iter().find(|budget| *budget.id == *id) {
+        Some(budget) => ControlFlow::Break((owned, budget)),
+        None => ControlFlow::Continue(()),
+    });
+    found.break_value()
 }
 
-fn owned<'a>(view: &'a View, visit: &mut dyn FnMut(Owned<'a>)) {
+/// Visits those that have limits, until somebody has seen enough.
+fn owners<'a, B>(view: &'a View, visit: &mut dyn FnMut(Owned<'a>) -> ControlFlow<B>) -> ControlFlow<B> {
     let mut one = |owner_type, id: &str, declared: &'a Limits, linked: &'a [Limit]| {
-        if !declared.is_empty() {
-            visit(Owned { owner_type, owner_id: id.to_owned(), declared, linked });
+        if declared.is_empty() {
+            return ControlFlow::Continue(());
         }
+        visit(Owned { owner_type, owner_id: id.to_owned(), declared, linked })
     };
     for governed in view.all_provider_limits() {
-        one("provider", &governed.entity.provider, &governed.entity.limits, &governed.limits);
+        one("provider", &governed.entity.provider, &governed.entity.limits, &governed.limits)?;
     }
     for governed in view.model_configs() {
-        one("model_config", &governed.entity.id, &governed.entity.limits, &governed.limits);
+        one("model_config", &governed.entity.id, &governed.entity.limits, &governed.limits)?;
     }
     for governed in view.customers() {
-        one("customer", &governed.entity.id, &governed.entity.limits, &governed.limits);
+        one("customer", &governed.entity.id, &governed.entity.limits, &governed.limits)?;
     }
     for governed in view.teams() {
-        one("team", &governed.entity.id, &governed.entity.limits, &governed.limits);
+        one("team", &governed.entity.id, &governed.entity.limits, &governed.limits)?;
     }
     for caller in view.callers() {
-        one("virtual_key", &caller.key.id, &caller.key.limits, &caller.limits);
+        one("virtual_key", &caller.key.id, &caller.key.limits, &caller.limits)?;
         for (config, linked) in caller.key.provider_configs.iter().zip(caller.configs.iter()) {
-            one("provider_config", &config.id.to_string(), &config.limits, &linked.limits);
+            one("provider_config", &config.id.to_string(), &config.limits, &linked.limits)?;
         }
     }
+    ControlFlow::Continue(())
 }
 
 fn provider_not_found() -> ApiError {

@@ -183,7 +183,7 @@ pub(super) async fn update<R: Resource>(
                 terms.allow(&R::show(&Lens::on(admin, snapshot), &id).ok_or_else(not_found::<R>)?)?;
                 let entity = read_with(admin, view, |change, faults| R::read(&body, Some(old), change, faults))?;
                 R::check(view, &entity)?;
-                let restarts = super::change::restarts(snapshot, R::limits(&entity, old), admin.state.clock.now());
+                let restarts = super::change::restarts(R::limits(&entity, old), admin.state.clock.now());
                 let mut edits = R::put(admin, view, entity)?;
                 edits.extend(restarts);
                 Ok(edits)

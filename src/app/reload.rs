@@ -180,7 +180,7 @@ impl Reloader {
             env: &|name| std::env::var(name).ok(),
             digest: &|value| hasher.digest(value),
             basic_digest: &|pair| basic_digest(hasher, pair.as_bytes()),
-            after_start: &|key| snapshot.after_start(key, now),
+            after_start: &|_| now,
             trusting: false,
         };
         let mut faults = Faults::default();

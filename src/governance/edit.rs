@@ -107,7 +107,8 @@ pub struct Applied {
     pub value: Option<Digest>,
 }
 
-/// A limit whose usage starts from nothing at an instant that no other window of it begins at.
+/// A limit whose usage starts from nothing: at this instant, or right after its current window began if that
+/// is later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restart {
     pub key: LimitKey,
