@@ -39,20 +39,18 @@ impl Resource for RoutingRules {
     }
 
     fn check(view: &View, rule: &RoutingRule) -> Result<(), ApiError> {
-        let others = || view.rules().filter(|other| other.scope == rule.scope && other.id != rule.id);
-        let conflict = |message: String, field| Err(ApiError::new(StatusCode::CONFLICT, message).about(field));
         let scope = rule.scope.name();
-        if others().any(|other| other.name == rule.name) {
-            return conflict(
-                format!("routing rule with name '{}' already exists for scope {scope}", rule.name),
-                "name",
-            );
-        }
-        if others().any(|other| other.priority == rule.priority) {
-            let message = format!("routing rule with priority {} already exists for scope {scope}", rule.priority);
-            return conflict(message, "priority");
-        }
-        Ok(())
+        let (message, field) = match rule_clash(view, rule) {
+            None => return Ok(()),
+            Some(RuleClash::Name) => {
+                (format!("routing rule with name '{}' already exists for scope {scope}", rule.name), "name")
+            }
+            Some(RuleClash::Priority) => {
+                let message = format!("routing rule with priority {} already exists for scope {scope}", rule.priority);
+                (message, "priority")
+            }
+        };
+        Err(ApiError::new(StatusCode::CONFLICT, message).about(field))
     }
 
     fn id(rule: &RoutingRule) -> &Arc<str> {
