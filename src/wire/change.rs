@@ -49,7 +49,6 @@ impl Change<'_> {
     }
 }
 
-/// A small world that the readers' tests look things up in.
 /// What is declared is what can be referred to.
 impl Known for View {
     fn provider(&self, name: &str) -> bool {
@@ -82,6 +81,7 @@ impl Known for View {
 #[cfg(test)]
 pub mod fixture {
     use super::*;
+/// A small world that the readers' tests look things up in.
     use serde_json::Value;
 
     pub const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
