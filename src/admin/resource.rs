@@ -7,6 +7,7 @@ use super::Admin;
 use super::change::{Actor, Lens, Terms, tagged};
 use super::error::ApiError;
 use super::query::{Page, Query};
+use crate::governance::cel::Checker;
 use crate::governance::edit::Edit;
 use crate::governance::entity::Limits;
 use crate::governance::secret::Secret;
@@ -232,7 +233,8 @@ pub(super) fn read_with<T>(
 ) -> Result<T, ApiError> {
     let mut faults = Faults::default();
     let now: Timestamp = admin.state.clock.now();
-    let mut change = Change { known: view, new_id: &mut new_id, now, own_ids: false };
+    let mut checker = Checker::default();
+    let mut change = Change { known: view, new_id: &mut new_id, now, checker: &mut checker, own_ids: false };
     match read(&mut change, &mut faults) {
         Some(read) if faults.is_empty() => Ok(read),
         _ => Err(faults.into()),

@@ -5,8 +5,7 @@ use super::change::Lens;
 use super::error::ApiError;
 use super::query::Query;
 use super::resource::{Resource, Selection};
-use crate::governance::cel;
-use crate::governance::edit::Edit;
+use crate::governance::edit::{Edit, RuleClash, rule_clash};
 use crate::governance::entity::{RoutingRule, RuleScope};
 use crate::governance::view::View;
 use crate::wire::change::Change;
@@ -85,9 +84,6 @@ impl Resource for RoutingRules {
     }
 
     fn show(lens: &Lens<'_>, id: &str) -> Option<Value> {
-        let rule = lens.view.rule(id)?;
-        // One that was stored by another version may not be read by this one; then it is off, and says why.
-        let fault = (!rule.enabled).then(|| cel::check(&rule.expression).err()).flatten();
-        Some(show::rule(rule, fault.map(|fault| fault.to_string()).as_deref()))
+        lens.view.rule(id).map(|rule| show::rule(rule, rule.fault.as_deref()))
     }
 }

@@ -9,6 +9,7 @@ use super::provider::{ProviderChange, provider};
 use super::read::Object;
 use super::virtual_key::{self, VirtualKeyRead};
 use super::{client, limits, model_config, owner, price_override, provider_limits, rule};
+use crate::governance::cel::Checker;
 use crate::governance::edit::{self, Applied, Edit, EntryKey, EntryKind, Restart};
 use crate::governance::entity::{Limits, Provider, ProviderKey, ProviderLimits, RoutingRule, VirtualKey};
 use crate::governance::secret::Secret;
@@ -95,6 +96,7 @@ pub fn reconcile(
         entries: HashSet::new(),
         objects: HashSet::new(),
         key_names: HashSet::new(),
+        checker: Checker::default(),
         names: None,
         around,
         faults,
@@ -124,6 +126,7 @@ struct Work<'a, 'b> {
     objects: HashSet<(EntryKind, Arc<str>)>,
     /// Names of provider keys that this file declared.
     key_names: HashSet<String>,
+    checker: Checker,
     /// Ids of virtual keys by name, made when the first one is looked for.
     names: Option<HashMap<String, Arc<str>>>,
     around: &'a mut Around<'b>,
@@ -260,8 +263,8 @@ impl Work<'_, '_> {
     ) -> Option<T> {
         let mut faults = Faults::default();
         let known = Trusting { view: &self.view, trusting: self.around.trusting };
-        let mut change =
-            Change { known: &known, new_id: &mut *self.around.new_id, now: self.around.now, own_ids: true };
+        let (new_id, now, checker) = (&mut *self.around.new_id, self.around.now, &mut self.checker);
+        let mut change = Change { known: &known, new_id, now, checker, own_ids: true };
         let read = read(&declaration.value, &mut change, &mut faults);
         self.place(declaration, &faults);
         read.filter(|_| faults.is_empty())

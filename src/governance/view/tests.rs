@@ -165,6 +165,7 @@ fn rule(id: &str, scope: RuleScope) -> Edit {
         description: String::new(),
         enabled: true,
         expression: String::new(),
+        fault: None,
         targets: vec![],
         fallbacks: None,
         scope,
@@ -320,7 +321,6 @@ proptest! {
 }
 
 #[test]
-#[test]
 fn what_must_be_unique_is_told() {
     let named = |id: &str, name: &str, scope: RuleScope, priority: i64| {
         let Edit::RoutingRule(rule) = rule(id, scope) else { unreachable!("a rule was made") };
@@ -352,6 +352,7 @@ fn what_must_be_unique_is_told() {
     check("any", "openai/m", None, false);
 }
 
+#[test]
 fn a_limit_that_moves_within_one_change_keeps_its_slot() {
     let moved = |id: u8, ids: &[&str]| {
         let Edit::Team(team) = team(id, None, 0) else { unreachable!("a team was made") };
