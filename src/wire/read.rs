@@ -274,7 +274,8 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// A number's own text, so that no digit is lost to a float of ours.
+    /// A number as text. It is the one that was sent up to fifteen significant digits, or as a whole number of
+    /// 64 bits; of what has more, the reader of JSON has made the nearest float already, or its neighbour.
     fn number(&self, name: &str, faults: &mut Faults) -> Given<String> {
         self.typed(name, "a number", faults, |value| value.as_number().map(ToString::to_string))
     }
@@ -325,5 +326,36 @@ fn name_of(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn money(number: &str) -> Option<Nanos> {
+        let body: Value = serde_json::from_str(&format!(r#"{{"n": {number}}}"#)).unwrap();
+        let mut faults = Faults::default();
+        Object::of(&body, "", &mut faults)?.money("n", &mut faults).value().filter(|_| faults.is_empty())
+    }
+
+    #[test]
+    fn amounts_that_people_write_are_read_to_the_last_digit() {
+        let check = |number: &str, nanos: i64| assert_eq!(money(number), Some(Nanos::new(nanos)), "{number}");
+        check("0.1", 100_000_000);
+        check("1e2", 100_000_000_000);
+        check("2.5E-6", 2_500);
+        check("0.000000001", 1);
+        check("123456.123456789", 123_456_123_456_789);
+        check("9007199254", 9_007_199_254_000_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn fifteen_digits_are_kept(digits in 0..1_000_000_000_000_000i64) {
+            let text = format!("{}.{:09}", digits / 1_000_000_000, digits % 1_000_000_000);
+            prop_assert_eq!(money(&text), Some(Nanos::new(digits)));
+        }
     }
 }
