@@ -141,7 +141,7 @@ impl<'a> Object<'a> {
 
     pub fn integer(&self, name: &str, faults: &mut Faults) -> Given<i64> {
         self.raw(name).map(|value| {
-            let found = value.as_i64();
+            let found = value.as_i64().or_else(|| whole(value.as_f64()?));
             if found.is_none() {
                 let message = match value.as_number() {
                     // A fraction, or more digits than there is room for.
@@ -318,6 +318,14 @@ pub fn check_whitelist(list: &[String], path: &str, faults: &mut Faults) {
     }
 }
 
+/// A float that is a whole number of 64 bits: JSON does not tell 2.0 from 2, nor does the API's document. At the
+/// very ends it may have been a longer number, which the reader of JSON rounded.
+fn whole(number: f64) -> Option<i64> {
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    #[allow(clippy::cast_possible_truncation, reason = "it has no fraction and is within bounds")]
+    (number.fract() == 0.0 && number.abs() < END).then_some(number as i64)
+}
+
 fn name_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -349,6 +357,27 @@ mod tests {
         check("0.000000001", 1);
         check("123456.123456789", 123_456_123_456_789);
         check("9007199254", 9_007_199_254_000_000_000);
+    }
+
+    #[test]
+    fn whole_numbers_are_read_however_they_are_written() {
+        let check = |number: &str, expected: Option<i64>| {
+            let body: Value = serde_json::from_str(&format!(r#"{{"n": {number}}}"#)).unwrap();
+            let mut faults = Faults::default();
+            let read = Object::of(&body, "", &mut faults).unwrap().integer("n", &mut faults).value();
+            assert_eq!((read, faults.is_empty()), (expected, expected.is_some()), "{number}");
+        };
+        check("2", Some(2));
+        check("2.0", Some(2));
+        check("-1e3", Some(-1_000));
+        check("9223372036854775807", Some(i64::MAX));
+        check("-9223372036854775808", Some(i64::MIN));
+        check("-9223372036854775809", None);
+        check("1e18", Some(1_000_000_000_000_000_000));
+        check("2.5", None);
+        check("9223372036854775808", None);
+        check("1e19", None);
+        check("\"2\"", None);
     }
 
     proptest! {
