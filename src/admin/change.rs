@@ -71,10 +71,10 @@ impl Terms {
         Ok(Terms { replay: key.transpose()?.map(|key| (key, fingerprint)), ..Terms::read(actor, headers) })
     }
 
-    /// Whether what is there now is what the request wants to change.
-    pub(super) fn allow(&self, current: &Value) -> Result<(), ApiError> {
+    /// Whether what is there now is what the request wants to change. It is only shown to be compared.
+    pub(super) fn allow(&self, current: impl FnOnce() -> Value) -> Result<(), ApiError> {
         let Some(wanted) = &self.if_match else { return Ok(()) };
-        let current = etag(current);
+        let current = etag(&current());
         let fits = wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == current);
         if fits { Ok(()) } else { Err(stale()) }
     }
@@ -137,18 +137,43 @@ impl Lens<'_> {
     }
 }
 
+/// What a change made. Others may have changed it since; the answer is about this.
+pub(super) struct Changed {
+    view: View,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Changed {
+    pub(super) fn lens(&self, admin: &Admin, values: HashMap<String, Secret>) -> Lens<'_> {
+        Lens { view: &self.view, values, ..Lens::on(admin, &self.snapshot) }
+    }
+
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
+}
+
 impl Admin {
-    /// Makes the change that `plan` comes to, looking at what is declared now.
+    /// Makes the change that `plan` comes to, looking at what is declared now. What the answer needs beside
+    /// what was changed is read in `plan`: once the change is made, nothing may fail any more.
     pub(super) fn change(
         &self,
         terms: &Terms,
         plan: impl FnOnce(&Snapshot) -> Result<Vec<Edit>, ApiError>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Changed, ApiError> {
         let commit = |before: &Snapshot, after: &View, edits: &[Edit], ()| {
-            let record = self.record(terms, &before.view, after, edits, None);
-            self.store.apply(edits, &record).map_err(ApiError::from)
+            self.write(edits, self.record(terms, &before.view, after, edits, None))?;
+            Ok(after.clone())
         };
-        self.state.change(&HashMap::new(), |snapshot| Ok((plan(snapshot)?, ())), commit)
+        let view = self.state.change(&HashMap::new(), |snapshot| Ok((plan(snapshot)?, ())), commit);
+        // Usage is that of now: what started from nothing did so when the change was published.
+        view.map(|view| Changed { view, snapshot: self.state.snapshot() })
+    }
+
+    fn write(&self, edits: &[Edit], record: Record) -> Result<(), StoreError> {
+        self.store.apply(edits, &record)?;
+        audit::tell(&record.actor, &record.audit);
+        Ok(())
     }
 
     /// Creates what `plan` comes to, and answers with what `show` makes of it. The answer is kept together
@@ -168,7 +193,9 @@ impl Admin {
         };
         let commit = |before: &Snapshot, after: &View, edits: &[Edit], planned: T| {
             let now = self.state.clock.now();
-            let mut lens = Lens { view: after, snapshot: before, now, values: new_values(edits) };
+            let values = new_values(edits);
+            let virtual_key = values.keys().next().cloned();
+            let mut lens = Lens { view: after, snapshot: before, now, values };
             let answer = show(&mut lens, planned)?;
             let body = answer.to_string();
             let replay = terms.replay.as_ref().map(|(key, fingerprint)| NewReplay {
@@ -176,8 +203,9 @@ impl Admin {
                 fingerprint: *fingerprint,
                 status: status.as_u16(),
                 body: Secret::new(body.as_str()),
+                virtual_key,
             });
-            self.store.apply(edits, &self.record(terms, &before.view, after, edits, replay))?;
+            self.write(edits, self.record(terms, &before.view, after, edits, replay))?;
             Ok((body, created_tag(&answer)))
         };
         let made = self.state.change(&HashMap::new(), plan, commit);
@@ -210,9 +238,6 @@ impl Admin {
 
     fn record(&self, terms: &Terms, before: &View, after: &View, edits: &[Edit], replay: Option<NewReplay>) -> Record {
         let audit = audit::lines(before, after, edits);
-        for line in &audit {
-            tracing::info!(actor = &*terms.actor.0, object = line.object_type, id = line.object_id, "{}", line.action);
-        }
         Record { actor: terms.actor.0.to_string(), at: self.state.clock.now(), audit, replay }
     }
 }

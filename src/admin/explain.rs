@@ -1,9 +1,9 @@
 //! A dry run: what would become of a call, and why. Nothing is sent, held or counted.
 
 use super::Admin;
+use super::body::{Body, parse, received};
 use super::change::Lens;
 use super::error::ApiError;
-use super::resource::{Body, parse, received};
 use crate::governance::entity::{RoutingRule, RuleScope};
 use crate::governance::judge::{Admission, admits};
 use crate::governance::money::Nanos;

@@ -1,11 +1,12 @@
 //! Ledger entries of calls that were open when a process died: what is charged for them is the most that
 //! they can have cost, until an administrator says what the provider billed.
 
-use super::Admin;
+use super::body::{Body, parse, received};
 use super::change::Actor;
 use super::error::ApiError;
 use super::query::Query;
-use super::resource::{Body, Id, parse, received};
+use super::resource::Id;
+use super::{Admin, audit};
 use crate::state::outbox::ChargeId;
 use crate::store::{Actual, AuditLine, Record, StoreErrorKind, UnresolvedEntry};
 use crate::wire::correction::correction;
@@ -43,25 +44,27 @@ pub(super) async fn correct(
     let entry = admin
         .blocking(move |admin| {
             let at = admin.state.clock.now();
+            let mut told = Vec::new();
             let record = |before: &UnresolvedEntry, after: &UnresolvedEntry| {
-                let id = show_id(before.id);
-                tracing::info!(actor = &*actor.0, object = "ledger_entry", id, "corrected");
                 let line = AuditLine {
                     action: "corrected",
                     object_type: "ledger_entry",
-                    object_id: id,
+                    object_id: show_id(before.id),
                     object_name: None,
                     before: Some(show(before)),
                     after: Some(show(after)),
                 };
+                told.push(line.clone());
                 Record { actor: actor.0.to_string(), at, audit: vec![line], replay: None }
             };
             let ids = (id, admin.state.new_id());
             let corrected = admin.state.amend(|| admin.store.correct(ids, &actual, at, record));
-            corrected.map_err(|error| match error.kind {
+            let entry = corrected.map_err(|error| match error.kind {
                 StoreErrorKind::NotFound => missing(),
                 _ => error.into(),
-            })
+            })?;
+            audit::tell(&actor.0, &told);
+            Ok(entry)
         })
         .await?;
     Ok(Json(json!({ "message": "Ledger entry corrected successfully", "entry": show(&entry) })))

@@ -1,10 +1,11 @@
 //! All budgets and rate limits with their owners, the reset of a budget, and the limits on providers.
 
 use super::Admin;
+use super::body::{Body, parse, received};
 use super::change::{Actor, Lens, Terms, restarts, tagged_as};
 use super::error::ApiError;
 use super::query::Query;
-use super::resource::{Body, Id, parse, read_with, received};
+use super::resource::{Id, read_with};
 use crate::governance::edit::{Edit, Restart};
 use crate::governance::entity::{Budget, Limits, ProviderLimits};
 use crate::governance::view::{Governed, Limit, LimitKey, Measure, View};
@@ -15,6 +16,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -30,7 +32,8 @@ struct Owned<'a> {
 pub(super) async fn budgets(State(admin): State<Admin>, uri: Uri) -> Result<Json<Value>, ApiError> {
     Query::read(&uri)?.switch("from_memory")?;
     let shown = admin.blocking(|admin| {
-        Ok(admin.each_owned(|lens, owned, all| {
+        let snapshot = admin.state.snapshot();
+        Ok(Lens::on(admin, &snapshot).each_owned(|lens, owned, all| {
             let live: show::Live<'_> = &|limit| lens.live(limit);
             let (owner, id) = (owned.owner_type, &*owned.owner_id);
             let budgets = owned.declared.budgets.iter();
@@ -45,7 +48,8 @@ pub(super) async fn budgets(State(admin): State<Admin>, uri: Uri) -> Result<Json
 pub(super) async fn rate_limits(State(admin): State<Admin>, uri: Uri) -> Result<Json<Value>, ApiError> {
     Query::read(&uri)?.switch("from_memory")?;
     let shown = admin.blocking(|admin| {
-        Ok(admin.each_owned(|lens, owned, all| {
+        let snapshot = admin.state.snapshot();
+        Ok(Lens::on(admin, &snapshot).each_owned(|lens, owned, all| {
             let live: show::Live<'_> = &|limit| lens.live(limit);
             let (owner, id) = (owned.owner_type, &*owned.owner_id);
             let rate_limit = owned.declared.rate_limit.iter();
@@ -70,15 +74,14 @@ pub(super) async fn reset(
     let budget = admin
         .blocking(move |admin| {
             let mut found = None;
-            admin.change(&terms, |snapshot| {
+            let changed = admin.change(&terms, |snapshot| {
                 let (owned, budget) = owned_budget(&snapshot.view, &id).ok_or_else(missing)?;
                 found = Some((owned.owner_type, owned.owner_id, budget.clone(), owned.linked.to_vec()));
                 let key = LimitKey { id: Arc::clone(&budget.id), measure: Measure::Money };
                 Ok(vec![Edit::Restart(Restart { key, at: admin.state.clock.now() })])
             })?;
             let (owner_type, owner_id, budget, linked) = found.ok_or_else(missing)?;
-            let snapshot = admin.state.snapshot();
-            let lens = Lens::on(admin, &snapshot);
+            let lens = changed.lens(admin, HashMap::new());
             Ok(show::owned_budget(&budget, &linked, &|limit| lens.live(limit), owner_type, &owner_id))
         })
         .await?;
@@ -111,10 +114,10 @@ pub(super) async fn provider_update(
     let body = parse(&received(body)?)?;
     let shown = admin
         .blocking(move |admin| {
-            admin.change(&terms, |snapshot| {
+            let changed = admin.change(&terms, |snapshot| {
                 let view = &snapshot.view;
                 let provider = Arc::clone(&view.provider(&name).ok_or_else(provider_not_found)?.name);
-                terms.allow(&admin.provider_limits(&name))?;
+                terms.allow(|| Lens::on(admin, snapshot).provider_limits(&name))?;
                 let none = Limits::default();
                 let old = view.provider_limits(&name).map_or(&none, |governed| &governed.entity.limits);
                 let limits = read_with(admin, view, |change, faults| {
@@ -135,7 +138,7 @@ pub(super) async fn provider_update(
                 }
                 Ok(edits)
             })?;
-            Ok(admin.provider_limits(&name))
+            Ok(changed.lens(admin, HashMap::new()).provider_limits(&name))
         })
         .await?;
     let mut answer = json!({ "message": "Provider governance updated successfully", "provider": shown });
@@ -161,7 +164,7 @@ pub(super) async fn provider_delete(
         .blocking(move |admin| {
             admin.change(&terms, |snapshot| {
                 let provider = snapshot.view.provider(&name).ok_or_else(provider_not_found)?;
-                terms.allow(&admin.provider_limits(&name))?;
+                terms.allow(|| Lens::on(admin, snapshot).provider_limits(&name))?;
                 let some = snapshot.view.provider_limits(&name);
                 Ok(some.map(|_| Edit::RemoveProviderLimits(Arc::clone(&provider.name))).into_iter().collect())
             })
@@ -170,22 +173,18 @@ pub(super) async fn provider_delete(
     Ok(Json(json!({ "message": "Provider governance deleted successfully" })))
 }
 
-impl Admin {
-    /// The limits on a provider as they are now; a provider without any has none to show.
+impl Lens<'_> {
+    /// The limits on a provider; a provider without any has none to show.
     fn provider_limits(&self, name: &str) -> Value {
-        let snapshot = self.state.snapshot();
-        let lens = Lens::on(self, &snapshot);
-        let governed = lens.view.provider_limits(name).map(|governed| &**governed);
-        show::provider_limits(name, governed, &|limit| lens.live(limit))
+        let governed = self.view.provider_limits(name).map(|governed| &**governed);
+        show::provider_limits(name, governed, &|limit| self.live(limit))
     }
 
     /// Lets `show` see the limits of every owner, the widest level first.
     fn each_owned(&self, show: impl Fn(&Lens<'_>, &Owned<'_>, &mut Vec<Value>)) -> Vec<Value> {
-        let snapshot = self.state.snapshot();
-        let lens = Lens::on(self, &snapshot);
         let mut all = Vec::new();
-        let _ = owners(&snapshot.view, &mut |owned| {
-            show(&lens, &owned, &mut all);
+        let _ = owners(self.view, &mut |owned| {
+            show(self, &owned, &mut all);
             ControlFlow::<()>::Continue(())
         });
         all

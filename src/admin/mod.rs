@@ -5,11 +5,13 @@
 
 pub mod audit;
 mod auth;
+mod body;
 mod change;
 mod config;
 pub mod docs;
 mod error;
 mod explain;
+mod failures;
 mod health;
 mod ledger;
 mod limits;
@@ -37,6 +39,7 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post, put};
 use error::ApiError;
+use failures::Failures;
 use model_configs::ModelConfigs;
 use owners::{Customers, Teams};
 use price_overrides::PricingOverrides;
@@ -67,6 +70,7 @@ pub struct Admin(Arc<Shared>);
 struct Shared {
     parts: Parts,
     guard: Guard,
+    failures: Failures,
 }
 
 /// What the listener is made of, and what an operator decided about it.
@@ -101,7 +105,7 @@ impl Deref for Admin {
 impl Admin {
     pub fn new(parts: Parts) -> Admin {
         let guard = Guard::new(parts.token.as_ref(), &parts.state.hasher);
-        Admin(Arc::new(Shared { parts, guard }))
+        Admin(Arc::new(Shared { parts, guard, failures: Failures::default() }))
     }
 
     /// Runs what may wait for a disk where waiting hurts nobody.

@@ -1,10 +1,11 @@
 //! Providers and their keys over REST.
 
 use super::Admin;
+use super::body::{Body, parse, received};
 use super::change::{Actor, Lens, Terms, tagged_as};
 use super::error::ApiError;
 use super::query::Query;
-use super::resource::{Body, Id, new_id, parse, received};
+use super::resource::{Id, new_id};
 use crate::governance::edit::{self, Edit};
 use crate::governance::entity::{Provider, ProviderKey};
 use crate::governance::pricing::Catalog;
@@ -97,10 +98,10 @@ pub(super) async fn update(
     let body = parse(&received(body)?)?;
     let shown = admin
         .blocking(move |admin| {
-            admin.change(&terms, |snapshot| {
+            let changed = admin.change(&terms, |snapshot| {
                 let old = snapshot.view.provider(&name);
                 match old {
-                    Some(old) => terms.allow(&show::provider(old))?,
+                    Some(old) => terms.allow(|| show::provider(old))?,
                     None => terms.allow_new()?,
                 }
                 let read = read_with(admin, &snapshot.view, |change, faults| {
@@ -108,7 +109,7 @@ pub(super) async fn update(
                 })?;
                 Ok(vec![Edit::Provider(Arc::new(read))])
             })?;
-            Ok(show::provider(find(&admin.state.snapshot().view, &name)?))
+            Ok(show::provider(find(changed.view(), &name)?))
         })
         .await?;
     Ok(tagged_as(&shown, &shown))
@@ -129,7 +130,7 @@ pub(super) async fn delete(
             admin.change(&terms, |snapshot| {
                 let provider = find(&snapshot.view, &name)?;
                 gone = show::provider(provider);
-                terms.allow(&gone)?;
+                terms.allow(|| gone.clone())?;
                 Ok(edit::remove_provider(&snapshot.view, provider))
             })?;
             Ok(Json(gone))
@@ -218,10 +219,10 @@ pub(super) async fn key_update(
     let body = parse(&received(body)?)?;
     let shown = admin
         .blocking(move |admin| {
-            admin.change(&terms, |snapshot| {
+            let changed = admin.change(&terms, |snapshot| {
                 let old = find(&snapshot.view, &name)?;
                 let old_key = find_key(old, &id)?;
-                terms.allow(&show::provider_key(old, old_key))?;
+                terms.allow(|| show::provider_key(old, old_key))?;
                 let key = read_with(admin, &snapshot.view, |change, faults| {
                     provider_key(old, &body, Some(old_key), change, faults)
                 })?;
@@ -232,8 +233,7 @@ pub(super) async fn key_update(
                 }
                 Ok(vec![Edit::Provider(Arc::new(provider))])
             })?;
-            let snapshot = admin.state.snapshot();
-            let provider = find(&snapshot.view, &name)?;
+            let provider = find(changed.view(), &name)?;
             Ok(show::provider_key(provider, find_key(provider, &id)?))
         })
         .await?;
@@ -255,7 +255,7 @@ pub(super) async fn key_delete(
             admin.change(&terms, |snapshot| {
                 let provider = find(&snapshot.view, &name)?;
                 gone = show::provider_key(provider, find_key(provider, &id)?);
-                terms.allow(&gone)?;
+                terms.allow(|| gone.clone())?;
                 Ok(edit::remove_provider_key(&snapshot.view, provider, &id))
             })?;
             Ok(Json(gone))

@@ -58,11 +58,13 @@ pub struct AuditQuery {
 #[derive(Debug, Clone)]
 pub struct NewReplay {
     pub key: String,
-    /// A digest of method, path and body.
+    /// A keyed digest of method, path and body.
     pub fingerprint: [u8; 32],
     pub status: u16,
     /// Sealed at rest: it may hold a virtual key's value.
     pub body: Secret,
+    /// Whose value that is; the answer goes when the value does.
+    pub virtual_key: Option<String>,
 }
 
 /// The answer that a request of this key got.

@@ -314,6 +314,7 @@ fn a_user_and_a_password_open_the_admin_listener_beside_the_token() {
             // A page of somebody else's that makes a browser send what it remembers.
             let foreign = async |name: &'static str, value: String| {
                 let request = house.http.post(&path).basic_auth("root", Some("correct horse")).header(name, value);
+                let request = request.header("content-type", "application/json");
                 request.body(r#"{"name": "planted"}"#).send().await.unwrap().status().as_u16()
             };
             assert_eq!(foreign("origin", "https://evil.example".to_owned()).await, 403);

@@ -101,7 +101,11 @@ async fn a_user_and_a_password_open_the_api() {
         assert_eq!(ask(&wrong).await, 401, "{wrong}");
     }
     // Who did it is written down, and how they proved it is not.
-    let request = Request::post(KEYS).header("authorization", &right).body(Body::from(named().to_string())).unwrap();
+    let request = Request::post(KEYS)
+        .header("authorization", &right)
+        .header("content-type", "application/json")
+        .body(Body::from(named().to_string()))
+        .unwrap();
     house.send(request).await.good();
     let entry = house.get("/api/governance/audit?limit=1").await.good()["entries"][0].clone();
     assert_eq!(entry["actor"], "basic:root");
@@ -125,9 +129,10 @@ async fn with_a_password_this_machine_is_not_enough() {
         house.send(request.body(Body::from(body.to_string())).unwrap()).await
     };
     let here = ("host", "127.0.0.1:8081");
-    let body = json!({"auth_config": {"admin_username": "root", "admin_password": "p", "is_enabled": true}});
-    assert_eq!(send(Method::PUT, CONFIG, &[here], body).await.status, 200);
+    let body =
+        json!({"auth_config": {"admin_username": "root", "admin_password": "it is long enough", "is_enabled": true}});
+    assert_eq!(send(Method::PUT, CONFIG, &[here, ("content-type", "application/json")], body).await.status, 200);
     assert_eq!(send(Method::GET, KEYS, &[here], json!({})).await.status, 401);
-    let credential = format!("Basic {}", BASE64.encode("root:p"));
+    let credential = format!("Basic {}", BASE64.encode("root:it is long enough"));
     assert_eq!(send(Method::GET, KEYS, &[here, ("authorization", &credential)], json!({})).await.status, 200);
 }

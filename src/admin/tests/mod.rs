@@ -18,6 +18,7 @@ mod price_overrides;
 mod providers;
 mod quota;
 mod rules;
+mod security;
 mod service;
 mod virtual_keys;
 

@@ -106,8 +106,8 @@ async fn what_is_wrong_with_a_provider_is_said_in_the_contracts_words() {
         with(a_provider(), json!({ "network_config": network }))
     };
     let millis = "must be 0 (the default) or 100 to 1000000 milliseconds";
-    let initial = format!("Invalid JSON: network_config.retry_backoff_initial: {millis}");
-    let max = format!("Invalid JSON: network_config.retry_backoff_max: {millis}");
+    let initial = format!("network_config.retry_backoff_initial: {millis}");
+    let max = format!("network_config.retry_backoff_max: {millis}");
     house
         .refuses(
             Method::POST,
@@ -138,7 +138,7 @@ async fn what_is_wrong_with_a_provider_is_said_in_the_contracts_words() {
                 (
                     with(a_provider(), json!({"proxy_config": {"type": "carrier-pigeon"}})),
                     400,
-                    "Invalid JSON: proxy_config.type: must be one of: none, http, socks5, environment",
+                    "proxy_config.type: must be one of: none, http, socks5, environment",
                 ),
             ],
         )

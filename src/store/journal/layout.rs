@@ -56,12 +56,31 @@ pub(super) const fn settled_state(check: u64) -> u64 {
     SETTLED_MARK | check >> 8
 }
 
-/// Adds a word to a checksum. It is against accidents, not against people.
-pub(super) const fn mix(check: u64, word: u64) -> u64 {
-    (check ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+/// A checksum on its way. It is against accidents, not against people: two lanes that take turns, so that no word
+/// waits for the one before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Check(u64, u64);
+
+impl Check {
+    pub(super) const START: Check = Check::seeded(0x746f_6c6c_6761_7465);
+
+    /// One that says something only together with another one's sum.
+    pub(super) const fn seeded(seed: u64) -> Check {
+        Check(seed, !seed)
+    }
+
+    pub(super) const fn with(self, word: u64) -> Check {
+        Check(self.1, step(self.0, word))
+    }
+
+    pub(super) const fn sum(self) -> u64 {
+        step(step(self.0, self.1), self.1 >> 32)
+    }
 }
 
-pub(super) const CHECK_START: u64 = 0x746f_6c6c_6761_7465;
+const fn step(lane: u64, word: u64) -> u64 {
+    (lane ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
+}
 
 /// What is left of an attempt whose process is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,8 +21,8 @@ use crate::governance::time::Timestamp;
 use crate::state::journal::{Journal, Open, Place, Settled};
 use free::FreeList;
 use layout::{
-    AFTER_LINK, CHECK_START, HEADER_WORDS, LINK, MAGIC, RECORD, SETTLED, SETTLED_WORDS, SLOT_WORDS, STATE, VERSION,
-    WORD, mix, open_state, settled_state, write_settled,
+    AFTER_LINK, Check, HEADER_WORDS, LINK, MAGIC, RECORD, SETTLED, SETTLED_WORDS, SLOT_WORDS, STATE, VERSION, WORD,
+    open_state, settled_state, write_settled,
 };
 use map::Map;
 pub use recover::{Predecessors, Recovered};
@@ -147,7 +147,7 @@ impl MappedJournal {
 impl Journal for MappedJournal {
     fn place(&self, open: &Open<'_>) -> Option<Place> {
         let first = self.free.pop()?;
-        let mut pen = Pen { journal: self, slot: self.slot(first), at: RECORD, check: CHECK_START, full: false };
+        let mut pen = Pen { journal: self, slot: self.slot(first), at: RECORD, check: Check::START, full: false };
         pen.slot[SETTLED].store(0, Ordering::Relaxed);
         layout::write(open, &mut |word| pen.put(word));
         pen.link(0);
@@ -155,7 +155,7 @@ impl Journal for MappedJournal {
             self.give_back(first);
             return None;
         }
-        Some(Place { slot: first, check: pen.check })
+        Some(Place { slot: first, check: pen.check.sum() })
     }
 
     fn mark_sent(&self, place: &Place) {
@@ -164,13 +164,13 @@ impl Journal for MappedJournal {
 
     fn settle(&self, place: &Place, settled: &Settled) {
         let slot = self.slot(place.slot);
-        let mut check = place.check;
+        let mut check = Check::seeded(place.check);
         let words: [u64; SETTLED_WORDS] = write_settled(settled);
         for (to, word) in slot[AFTER_LINK..].iter().zip(words) {
             to.store(word, Ordering::Relaxed);
-            check = mix(check, word);
+            check = check.with(word);
         }
-        slot[SETTLED].store(settled_state(check), Ordering::Release);
+        slot[SETTLED].store(settled_state(check.sum()), Ordering::Release);
     }
 
     fn free(&self, place: Place) {
@@ -184,7 +184,7 @@ struct Pen<'a> {
     journal: &'a MappedJournal,
     slot: &'a [AtomicU64; SLOT_WORDS],
     at: usize,
-    check: u64,
+    check: Check,
     /// There was no slot to go on in.
     full: bool,
 }
@@ -196,7 +196,7 @@ impl Pen<'_> {
         }
         if !self.full {
             self.slot[self.at].store(word, Ordering::Relaxed);
-            self.check = mix(self.check, word);
+            self.check = self.check.with(word);
             self.at += 1;
         }
     }
@@ -212,7 +212,7 @@ impl Pen<'_> {
 
     fn link(&mut self, next: u64) {
         self.slot[LINK].store(next, Ordering::Relaxed);
-        self.check = mix(self.check, next);
+        self.check = self.check.with(next);
     }
 }
 
@@ -234,7 +234,7 @@ impl Header {
     pub(super) fn bytes(self) -> [u8; HEADER_BYTES] {
         let boot = [0, 64].map(|shift| u64::try_from(self.boot >> shift & u128::from(u64::MAX)).unwrap_or(0));
         let mut words = [MAGIC, VERSION, SLOT_WORDS as u64, u64::from(self.slots), boot[0], boot[1], 0];
-        words[6] = words[..6].iter().fold(CHECK_START, |check, word| mix(check, *word));
+        words[6] = words[..6].iter().fold(Check::START, |check, word| check.with(*word)).sum();
         let mut bytes = [0; HEADER_BYTES];
         for (to, word) in bytes.chunks_exact_mut(WORD).zip(words) {
             to.copy_from_slice(&word.to_ne_bytes());

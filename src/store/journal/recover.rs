@@ -4,8 +4,8 @@
 //! Invariant: bringing it in twice, or when the ledger has it already, changes nothing.
 
 use super::layout::{
-    self, AFTER_LINK, CHECK_START, HEADER_WORDS, LINK, Left, RECORD, SETTLED, SETTLED_WORDS, SLOT_WORDS, STATE, WORD,
-    mix, open_state, settled_state,
+    self, AFTER_LINK, Check, HEADER_WORDS, LINK, Left, RECORD, SETTLED, SETTLED_WORDS, SLOT_WORDS, STATE, WORD,
+    open_state, settled_state,
 };
 use super::{Header, boot_id, failed, lock, previous};
 use crate::governance::money::Nanos;
@@ -167,12 +167,12 @@ fn entry(left: Left, limits: &HashMap<Mark, LimitKey>, recovered: &mut Recovered
     match left.settled {
         Some(settled) => {
             recovered.settled += 1;
-            recovered.cost = recovered.cost + settled.spend.cost;
+            recovered.cost += settled.spend.cost;
         }
         None => {
             recovered.unresolved += 1;
-            recovered.charged = recovered.charged + settled.spend.cost;
-            recovered.expected = recovered.expected + left.held.cost;
+            recovered.charged += settled.spend.cost;
+            recovered.expected += left.held.cost;
         }
     }
     let deltas = left.shares.iter().filter_map(|(mark, start)| {
@@ -231,21 +231,21 @@ impl Image<'_> {
     }
 
     fn record(&self, first: &Slot) -> io::Result<Option<Left>> {
-        let mut eye = Eye { image: self, slot: *first, at: RECORD, check: CHECK_START, turns: 0, fault: None };
+        let mut eye = Eye { image: self, slot: *first, at: RECORD, check: Check::START, turns: 0, fault: None };
         let read = layout::read(&mut || eye.next());
-        eye.check = mix(eye.check, eye.slot[LINK]);
+        let check = eye.check.with(eye.slot[LINK]).sum();
         if let Some(fault) = eye.fault {
             return Err(fault);
         }
-        let whole = eye.slot[LINK] == 0 && open_state(eye.check) == first[STATE];
-        Ok(read.filter(|_| whole).map(|left| Left { settled: settled(first, eye.check), ..left }))
+        let whole = eye.slot[LINK] == 0 && open_state(check) == first[STATE];
+        Ok(read.filter(|_| whole).map(|left| Left { settled: settled(first, check), ..left }))
     }
 }
 
 /// How the attempt ended, if that was written to its end.
 fn settled(first: &Slot, check: u64) -> Option<Settled> {
     let words: &[u64; SETTLED_WORDS] = first[AFTER_LINK..].first_chunk()?;
-    let check = words.iter().fold(check, |check, word| mix(check, *word));
+    let check = words.iter().fold(Check::seeded(check), |check, word| check.with(*word)).sum();
     layout::read_settled(words).filter(|_| first[SETTLED] == settled_state(check))
 }
 
@@ -254,7 +254,7 @@ struct Eye<'a> {
     image: &'a Image<'a>,
     slot: Slot,
     at: usize,
-    check: u64,
+    check: Check,
     turns: u32,
     fault: Option<io::Error>,
 }
@@ -269,7 +269,7 @@ impl Eye<'_> {
             if self.turns > self.image.slots {
                 return None;
             }
-            self.check = mix(self.check, link);
+            self.check = self.check.with(link);
             match self.image.slot(next) {
                 Ok(slot) => (self.slot, self.at) = (slot, AFTER_LINK),
                 Err(error) => {
@@ -280,7 +280,7 @@ impl Eye<'_> {
         }
         let word = self.slot[self.at];
         self.at += 1;
-        self.check = mix(self.check, word);
+        self.check = self.check.with(word);
         Some(word)
     }
 }

@@ -149,9 +149,11 @@ CREATE TABLE replays (
     fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
     status      INTEGER NOT NULL,
     sealed      BLOB NOT NULL,
-    at          INTEGER NOT NULL
+    at          INTEGER NOT NULL,
+    virtual_key_id TEXT -- whose value is in it
 ) STRICT;
 CREATE INDEX replays_by_age ON replays (at);
+CREATE INDEX replays_by_virtual_key ON replays (virtual_key_id);
 
 -- Limits get further owners. Those of a provider belong to its name.
 CREATE TABLE new_budgets (

@@ -56,7 +56,7 @@ pub(super) fn apply(tx: &Transaction<'_>, sealer: &Sealer, edits: &[Edit], recor
         }
     }
     audit::append(tx, record)?;
-    replay::keep(tx, sealer, record.replay.as_ref(), record.at)
+    replay::keep(tx, sealer, record.replay.as_ref(), edits, record.at)
 }
 
 impl<'a> Change<'a> {

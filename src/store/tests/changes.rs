@@ -268,7 +268,13 @@ fn a_change_of_one_object_looks_at_no_other() {
             before: None,
             after: None,
         };
-        let replay = NewReplay { key: format!("{edits:?}"), fingerprint: [0; 32], status: 200, body: Secret::new("") };
+        let replay = NewReplay {
+            key: format!("{edits:?}"),
+            fingerprint: [0; 32],
+            status: 200,
+            body: Secret::new(""),
+            virtual_key: None,
+        };
         let before = full_scan_steps();
         house.store.apply(edits, &Record { audit: vec![audit], replay: Some(replay), ..record() }).unwrap();
         assert_eq!(full_scan_steps() - before, 0, "{edits:?}");

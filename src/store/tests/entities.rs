@@ -397,7 +397,8 @@ fn who_loses_an_owner_stays() {
 #[test]
 fn no_secret_is_in_the_files() {
     let house = House::new();
-    let replay = NewReplay { key: "k".into(), fingerprint: [0; 32], status: 201, body: Secret::new(SECRETS[4]) };
+    let body = Secret::new(SECRETS[4]);
+    let replay = NewReplay { key: "k".into(), fingerprint: [0; 32], status: 201, body, virtual_key: None };
     house.store.apply(&full(), &Record { replay: Some(replay), ..record() }).unwrap();
     for secret in SECRETS {
         assert!(!house.is_in_files(secret), "{secret}");
