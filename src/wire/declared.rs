@@ -64,8 +64,6 @@ pub struct Around<'a> {
     pub digest: &'a dyn Fn(&[u8]) -> Digest,
     /// Of `user:password`.
     pub basic_digest: &'a dyn Fn(&str) -> Digest,
-    /// An instant for a window of a limit that begins later than its current one.
-    pub after_start: &'a dyn Fn(&LimitKey) -> Timestamp,
     /// Whether references that nothing here can look up are believed: where there is no store to ask.
     pub trusting: bool,
 }
@@ -250,8 +248,7 @@ impl Work<'_, '_> {
     fn restart(&mut self, new: &Limits, old: &Limits) {
         for budget in new.turned_to_calendar(old) {
             let key = LimitKey { id: Arc::clone(&budget.id), measure: Measure::Money };
-            let at = (self.around.after_start)(&key);
-            self.edits.push(Edit::Restart(Restart { key, at }));
+            self.edits.push(Edit::Restart(Restart { key, at: self.around.now }));
         }
     }
 
