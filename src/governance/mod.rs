@@ -2,6 +2,7 @@
 #![deny(clippy::float_arithmetic)]
 
 pub mod cel;
+pub mod dice;
 pub mod edit;
 pub mod entity;
 pub mod judge;

@@ -58,6 +58,8 @@ pub enum Refusal {
     LimitReached(Vec<Exceeded>),
     #[error("this address sends more than {max} {what}")]
     TooManyRequests { what: &'static str, max: u32 },
+    #[error("provider '{provider}' has all the calls in flight and in its buffer that it may have; try again shortly")]
+    ProviderFull { provider: String },
     #[error("the ledger cannot take more calls until it has written those that it has; try again shortly")]
     LedgerFull,
 }
@@ -163,6 +165,7 @@ impl Refusal {
             Refusal::NoProviderKey { .. } => "no_provider_key",
             Refusal::LimitReached(all) => limit_code(all),
             Refusal::TooManyRequests { .. } => "too_many_requests",
+            Refusal::ProviderFull { .. } => "provider_full",
             Refusal::LedgerFull => "ledger_full",
         }
     }
@@ -198,7 +201,7 @@ impl Refusal {
                     429
                 }
             }
-            Refusal::NoProviderKey { .. } | Refusal::LedgerFull => 503,
+            Refusal::NoProviderKey { .. } | Refusal::ProviderFull { .. } | Refusal::LedgerFull => 503,
         }
     }
 
@@ -208,7 +211,7 @@ impl Refusal {
             Refusal::LimitReached(all) => {
                 all.iter().map(|e| if e.only_held() { 1 } else { e.resets_at.since(now).div_ceil(1_000).max(1) }).max()
             }
-            Refusal::TooManyRequests { .. } | Refusal::LedgerFull => Some(1),
+            Refusal::TooManyRequests { .. } | Refusal::ProviderFull { .. } | Refusal::LedgerFull => Some(1),
             _ => None,
         }
     }
@@ -231,7 +234,8 @@ impl Refusal {
             Refusal::LimitReached(all) => all.iter().all(|e| e.level.is_about_target()),
             Refusal::ModelNotPriced { .. }
             | Refusal::UnsupportedOperation { .. }
-            | Refusal::DialectNotSpoken { .. } => true,
+            | Refusal::DialectNotSpoken { .. }
+            | Refusal::ProviderFull { .. } => true,
             _ => false,
         }
     }

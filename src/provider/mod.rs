@@ -8,6 +8,7 @@
 //! reads a usage object and says what a stream's event means. `json`, `stream` and `reader` know no dialect.
 
 pub mod dialect;
+pub mod failure;
 pub mod json;
 pub mod openai;
 pub mod reader;

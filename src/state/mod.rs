@@ -7,6 +7,7 @@ pub mod clock;
 pub mod counters;
 pub mod digest;
 pub mod expectation;
+pub mod health;
 pub mod hold;
 pub mod journal;
 pub mod outbox;
@@ -25,6 +26,7 @@ use clock::Clock;
 use counters::Meter;
 use digest::KeyHasher;
 use expectation::Expectations;
+use health::Health;
 use hold::{Hold, Share, Spend};
 use imbl::Vector;
 use journal::Journal;
@@ -41,6 +43,7 @@ pub struct State {
     pub clock: Clock,
     pub hasher: KeyHasher,
     pub expectations: Expectations,
+    pub health: Health,
     outbox: Arc<Outbox>,
     snapshot: ArcSwap<Snapshot>,
     /// Where the cell of each limit is. Held while the view is changed: one change at a time.
@@ -103,6 +106,7 @@ impl State {
             clock,
             hasher,
             expectations: Expectations::default(),
+            health: Health::default(),
             outbox: Arc::new(Outbox::new(places, journal)),
             snapshot: ArcSwap::default(),
             slots: Mutex::default(),
@@ -239,6 +243,7 @@ impl State {
                 meter.restart(&restart.key, restart.at);
             }
         }
+        self.health.follow(&view);
         self.snapshot.store(Arc::new(Snapshot { view, meters }));
     }
 

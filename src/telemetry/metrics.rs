@@ -3,7 +3,9 @@
 use crate::governance::refusal::Refusal;
 use crate::governance::usage::Usage;
 use prometheus::core::Collector;
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use std::time::Duration;
 
 /// Everything counted, in its own registry.
@@ -26,6 +28,17 @@ pub struct Metrics {
     unpriced: IntCounterVec,
     /// `tollgate_excess_charges_total{provider}`: charges above what was held for them.
     excess: IntCounterVec,
+    /// `tollgate_provider_healthy{provider}`: 0 while it is ejected or none of its keys can be used.
+    pub provider_healthy: IntGaugeVec,
+    /// `tollgate_provider_in_flight{provider}`: calls that have a place there.
+    pub provider_in_flight: IntGaugeVec,
+    /// `tollgate_provider_waiting{provider}`: calls that wait for a place there.
+    pub provider_waiting: IntGaugeVec,
+    /// `tollgate_ejections_total{provider,what}`: who is left alone for a while: the `provider` or a `key` after
+    /// failures in a row, a `rejected_key`, a `resting_key` or a `resting_model` at one that its provider limits.
+    ejections: IntCounterVec,
+    /// `tollgate_provider_full_total{provider}`: calls that found no place, or not in time.
+    full: IntCounterVec,
     /// `tollgate_request_duration_seconds`: from the request's head to the end of its answer.
     duration: Histogram,
     /// `tollgate_first_byte_seconds`: from the request's head to the answer's first byte from a provider.
@@ -62,6 +75,7 @@ impl Metrics {
         let counter = |name, help| add(&registry, IntCounter::new(name, help));
         let gauge = |name, help| add(&registry, IntGauge::new(name, help));
         let counters = |name, help, labels: &[&str]| add(&registry, IntCounterVec::new(Opts::new(name, help), labels));
+        let gauges = |name, help| add(&registry, IntGaugeVec::new(Opts::new(name, help), &["provider"]));
         let metrics = Metrics {
             requests: counters("tollgate_requests_total", "Answers by class of status.", &["status"]),
             refusals: counters("tollgate_refusals_total", "Governed refusals by code.", &["code"]),
@@ -75,6 +89,18 @@ impl Metrics {
             estimated: counters("tollgate_estimated_charges_total", "Charges by estimate.", &["provider"]),
             unpriced: counters("tollgate_unpriced_calls_total", "Calls served without a price.", &["provider"]),
             excess: counters("tollgate_excess_charges_total", "Charges above their hold.", &["provider"]),
+            provider_healthy: gauges(
+                "tollgate_provider_healthy",
+                "0 while a provider is ejected or has no usable key.",
+            ),
+            provider_in_flight: gauges("tollgate_provider_in_flight", "Calls that have a place at a provider."),
+            provider_waiting: gauges("tollgate_provider_waiting", "Calls that wait for a place at a provider."),
+            ejections: counters(
+                "tollgate_ejections_total",
+                "Providers, keys and models that were left alone.",
+                &["provider", "what"],
+            ),
+            full: counters("tollgate_provider_full_total", "Calls that found no place at a provider.", &["provider"]),
             duration: seconds("tollgate_request_duration_seconds", "From request to the end of the answer."),
             first_byte: seconds("tollgate_first_byte_seconds", "From request to the provider's first byte."),
             open_holds: gauge("tollgate_open_holds", "Attempts admitted and not yet settled."),
@@ -134,6 +160,14 @@ impl Metrics {
 
     pub fn unpriced(&self, provider: &str) {
         self.unpriced.with_label_values(&[provider]).inc();
+    }
+
+    pub fn ejected(&self, provider: &str, what: &str) {
+        self.ejections.with_label_values(&[provider, what]).inc();
+    }
+
+    pub fn full(&self, provider: &str) {
+        self.full.with_label_values(&[provider]).inc();
     }
 
     pub fn excess(&self, provider: &str) {
