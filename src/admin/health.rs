@@ -1,6 +1,7 @@
 //! What monitors ask: alive, ready, and the numbers.
 
 use super::Admin;
+use crate::state::health::Report;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -49,5 +50,22 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
     let outbox = admin.state.outbox();
     admin.metrics.open_holds.set(outbox.open_holds());
     admin.metrics.ledger_unwritten.set(i64::try_from(outbox.unwritten()).unwrap_or(i64::MAX));
+    providers(&admin);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.render()).into_response()
+}
+
+/// The providers as they stand now. Those that are gone are no longer told of.
+fn providers(admin: &Admin) {
+    let metrics = &admin.metrics;
+    let (healthy, in_flight, waiting) =
+        (&metrics.provider_healthy, &metrics.provider_in_flight, &metrics.provider_waiting);
+    [healthy, in_flight, waiting].into_iter().for_each(|gauge| gauge.reset());
+    let now = admin.state.clock.now();
+    for provider in admin.state.snapshot().view.providers() {
+        let Some(health) = admin.state.health.of(&provider.name) else { continue };
+        let labels = &[&*provider.name];
+        healthy.with_label_values(labels).set((health.report(now) == Report::Good).into());
+        in_flight.with_label_values(labels).set(health.gate().in_flight().into());
+        waiting.with_label_values(labels).set(health.gate().waiting().into());
+    }
 }

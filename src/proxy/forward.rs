@@ -196,7 +196,8 @@ impl Run<'_> {
                 Err(way) => return way,
             };
             let now = self.job.gateway.state.clock.now();
-            let anyway = self.anyway || turns[i].asked > 0;
+            // Whoever was let in once is done with by what it says, and not by what others learn meanwhile.
+            let anyway = self.anyway || made > 0;
             let pass = match &health {
                 None => None,
                 Some(health) if anyway => Some(health.enter_anyway(key_id(target))),
@@ -243,10 +244,13 @@ impl Run<'_> {
             };
             let Failed { said, verdict, wait } = failed;
             tracing::debug!(provider = %provider.name, failure = %said.describe(), "attempt failed");
-            self.learn(pass, target, verdict, wait);
+            let ejected = self.learn(pass, target, verdict, wait);
             self.failed = Some(said);
             if !verdict.elsewhere {
                 return Way::Stop;
+            }
+            if ejected && groups_left > 0 {
+                return Way::On;
             }
             self.strike(&mut turns, i, verdict, wait);
         }
@@ -299,9 +303,9 @@ impl Run<'_> {
         }
     }
 
-    /// Remembers for other calls what this one was told.
-    fn learn(&self, pass: Option<Pass>, target: &Target, verdict: Verdict, wait: Option<Duration>) {
-        let Some(pass) = pass else { return };
+    /// Remembers for other calls what this one was told. True: the provider had failed often enough.
+    fn learn(&self, pass: Option<Pass>, target: &Target, verdict: Verdict, wait: Option<Duration>) -> bool {
+        let Some(pass) = pass else { return false };
         let now = self.job.gateway.state.clock.now();
         let (provider, key) = (&*target.provider.name, key_id(target));
         let millis = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
@@ -332,10 +336,11 @@ impl Run<'_> {
             }
             (Condemned::Nothing, _) => {}
         }
-        for what in news {
+        for what in &news {
             self.job.gateway.metrics.ejected(provider, what);
             tracing::warn!(provider, key, model, what, "left alone for a while");
         }
+        news.contains(&"provider")
     }
 
     /// What the last attempt came to, or why there was none.

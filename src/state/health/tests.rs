@@ -110,9 +110,13 @@ fn a_rejected_key_is_out_at_once_and_a_resting_one_until_it_is_told() {
 #[test]
 fn who_is_declared_anew_begins_anew() {
     let (all, openai) = health(&["a", "b"]);
-    (0..5).for_each(|_| drop(fail(&openai, "a", at(0))));
+    for _ in 0..5 {
+        fail(&openai, "a", at(0));
+    }
     openai.enter_anyway(Some("b")).rest(None, 60_000, at(0));
-    (0..5).for_each(|_| drop(fail(&openai, "a", at(0))));
+    for _ in 0..5 {
+        fail(&openai, "a", at(0));
+    }
     let place = openai.gate().try_enter().unwrap();
     let standing = || {
         let openai = all.of("openai").unwrap();

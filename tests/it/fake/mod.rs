@@ -82,6 +82,10 @@ impl Behaviour {
         Behaviour { read: Read::Whole, steps: Arc::new(steps) }
     }
 
+    pub fn steps(&self, request: &Request) -> Vec<Step> {
+        (self.steps)(request)
+    }
+
     pub fn reading(self, read: Read) -> Behaviour {
         Behaviour { read, ..self }
     }
