@@ -60,7 +60,7 @@ pub struct Network {
     pub beta_header_overrides: BTreeMap<String, bool>,
 }
 
-/// Stored and returned: requests are bounded for each client address, not for each provider.
+/// How many calls it has at once, and how many wait for their turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Concurrency {
     pub concurrency: u32,
