@@ -10,8 +10,9 @@ use std::sync::Arc;
 /// The targets of one provider for one model: they share its retries and its time. Indices, in their order.
 pub(super) type Group = SmallVec<[usize; 4]>;
 
-/// Orders the targets. Who is out is left out, unless nobody else is there; `anyway`: nobody is left out.
-/// True beside the groups: those who are out are in them.
+/// Orders the targets. Who is out is left out, unless nobody else is there: then of each group the one that is
+/// back soonest is asked, and not all of them, which would say no once more each. `anyway`: it is known already
+/// that nobody else is there. True beside the groups: those who are out are in them.
 pub(super) fn plan(
     targets: &[Target],
     standing: impl Fn(&Target) -> Standing,
@@ -29,11 +30,12 @@ pub(super) fn plan(
         if group.len() > 1 {
             dice.draw(&mut group, |&at| targets[at].key.as_ref().map_or(Weight::ONE, |key| key.weight));
             if anyway {
-                // Who is back soonest first. The sort is stable, so equals stay as drawn.
-                group.sort_by_key(|&at| match stands[at] {
+                // Of equals the first that was drawn.
+                let soonest = group.iter().copied().min_by_key(|&at| match stands[at] {
                     Standing::Good | Standing::Due => None,
                     Standing::Out { until } => Some(until),
                 });
+                group = soonest.into_iter().collect();
             }
         }
         if !group.is_empty() {
@@ -123,8 +125,8 @@ mod tests {
         check("x9*1 | c*1", false, ("c", false));
         check("a*1 | x9*1", false, ("a", false));
         check("x*1 x9 | x8*1", false, ("x", false));
-        check("x9*1 x5 x7*1 | x1*1", false, ("x5 x7 x9 | x1", true));
-        check("x9*1 b | x1*1", true, ("b x9 | x1", true));
+        check("x9*1 x5 x7*1 | x1*1", false, ("x5 | x1", true));
+        check("x9*1 b | x1*1", true, ("b | x1", true));
         check("", false, ("", true));
     }
 
