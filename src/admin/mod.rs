@@ -11,6 +11,7 @@ pub mod docs;
 mod error;
 mod explain;
 mod health;
+mod ledger_query;
 mod limits;
 mod model_configs;
 mod owners;
@@ -164,6 +165,7 @@ fn governance() -> Router<Admin> {
         .route("/api/governance/pricing-overrides/{id}", overrides)
         .route("/api/governance/audit", get(audit::list))
         .route("/api/governance/explain", post(explain::explain))
+        .route("/api/ledger", get(ledger_query::ask))
         .route("/api/config", get(config::read).put(config::update))
 }
 

@@ -150,6 +150,8 @@ impl House {
         let caller = snapshot.view.caller(&state.hasher.digest(value.as_bytes()))?;
         let tag = CallTag {
             virtual_key: Some(Arc::clone(&caller.key.id)),
+            team: caller.team_id(),
+            customer: caller.customer_id(),
             provider: "local".into(),
             model: "m".into(),
             kind: RequestKind::ChatCompletion,

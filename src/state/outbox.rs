@@ -38,6 +38,9 @@ pub struct Delta {
 #[derive(Debug, Clone)]
 pub struct CallTag {
     pub virtual_key: Option<Arc<str>>,
+    /// The key's team and customer as they are at that moment.
+    pub team: Option<Arc<str>>,
+    pub customer: Option<Arc<str>>,
     pub provider: Arc<str>,
     pub model: Arc<str>,
     pub kind: RequestKind,

@@ -93,6 +93,8 @@ impl House {
         let snapshot = self.state.snapshot();
         let tag = CallTag {
             virtual_key: Some("vk".into()),
+            team: None,
+            customer: None,
             provider: "openai".into(),
             model: "m".into(),
             kind: RequestKind::ChatCompletion,

@@ -1,11 +1,12 @@
 //! Where what is declared and settled spending are kept. Blocking on purpose: administrators' handlers call
 //! it off their runtime, the writer has a thread of its own, and a proxy worker never comes here.
 //!
-//! Invariant: ledger entries and balances change in one transaction, by deltas, once for each entry.
+//! Invariant: ledger entries, balances and roll-ups change in one transaction, by deltas, once for each entry.
 
 mod follow;
 pub mod key_file;
 mod lock;
+mod question;
 mod record;
 mod seal;
 mod sqlite;
@@ -13,6 +14,7 @@ mod sqlite;
 pub(crate) mod tests;
 pub mod writer;
 
+use crate::governance::time::Timestamp;
 use crate::governance::view::LimitKey;
 use crate::state::Balance;
 use crate::state::outbox::Entry;
@@ -22,6 +24,7 @@ use std::fmt;
 
 pub use follow::Follow;
 pub use lock::DataLock;
+pub use question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
 pub use record::{AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay};
 pub use sqlite::Store;
 
@@ -33,6 +36,12 @@ pub trait Ledger: Send {
 
     /// What was spent in the latest window of every limit.
     fn balances(&mut self) -> Result<HashMap<LimitKey, Balance>, StoreError>;
+
+    /// Forgets a little of what is older than the operator keeps, if there is such. Called often, and each
+    /// time brief: settled calls wait meanwhile.
+    fn tidy(&mut self, _now: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// What the store could not do, in one line, with its source. Never holds a secret.

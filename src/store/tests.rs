@@ -256,6 +256,8 @@ fn spend(state: &State, key: &VirtualKey, cost: i64) {
     let caller = snapshot.view.caller(&digest).map(|caller| &**caller);
     let tag = CallTag {
         virtual_key: Some(Arc::clone(&key.id)),
+        team: None,
+        customer: None,
         provider: "openai".into(),
         model: "m".into(),
         kind: RequestKind::ChatCompletion,

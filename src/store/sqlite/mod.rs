@@ -1,10 +1,13 @@
 //! The store in one SQLite file: entities behind a connection that administrators share, the ledger
-//! behind one of its own.
+//! behind one of its own, and another one for those who ask it.
 //!
 //! Every write is one immediate transaction; nothing is half done, whenever the process dies.
 
+mod ask;
 pub(super) mod audit;
 mod change;
+mod charge;
+mod intern;
 mod ledger;
 mod limits;
 mod load;
@@ -14,12 +17,15 @@ mod price_override;
 mod provider;
 mod provider_limits;
 pub(super) mod replay;
+mod retention;
+mod rollup;
 mod row;
 mod rule;
 mod schema;
 mod settings;
 mod virtual_key;
 
+use super::question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSums};
 use super::record::{AuditEntry, AuditQuery, Loaded, Record, Replay};
 use super::seal::{ROUNDS, SealError, Sealer, random};
 use super::{Ledger, StoreError, StoreErrorKind, key_file};
@@ -50,6 +56,9 @@ const STATEMENTS_KEPT: usize = 128;
 pub struct Store {
     path: PathBuf,
     sealer: Sealer,
+    /// For questions to the ledger, which may take long: they wait for each other, and nobody for them. It
+    /// stands first because the connection that is closed last tidies up, and this one may write nothing.
+    questions: Mutex<Connection>,
     connection: Mutex<Connection>,
 }
 
@@ -91,7 +100,8 @@ impl Store {
             "DELETE FROM balances WHERE limit_id NOT IN (SELECT id FROM budgets UNION ALL SELECT id FROM rate_limits)",
             (),
         )?;
-        Ok(Store { path: path.to_owned(), sealer, connection: Mutex::new(connection) })
+        let questions = Mutex::new(connect_read_only(path)?);
+        Ok(Store { path: path.to_owned(), sealer, questions, connection: Mutex::new(connection) })
     }
 
     /// What digests of presented virtual keys are made with.
@@ -99,11 +109,16 @@ impl Store {
         self.sealer.hasher().clone()
     }
 
-    /// A ledger with a connection of its own, for the writer's thread.
+    /// A ledger with a connection of its own, for the writer's thread. It forgets nothing.
     pub fn ledger(&self) -> Result<Box<dyn Ledger>, StoreError> {
+        self.ledger_keeping(Keep::FOREVER)
+    }
+
+    /// The same, and what is older than `keep` goes by and by.
+    pub fn ledger_keeping(&self, keep: Keep) -> Result<Box<dyn Ledger>, StoreError> {
         let connection =
             connect(&self.path).map_err(|e| e.doing(|| format!("open the ledger {}", self.path.display())))?;
-        Ok(Box::new(ledger::SqliteLedger::new(connection)))
+        Ok(Box::new(ledger::SqliteLedger::new(connection, keep)))
     }
 
     /// Everything stored.
@@ -133,6 +148,26 @@ impl Store {
         self.read("read the balances", ledger::balances)
     }
 
+    /// Entries of the ledger, newest first, behind `after`; at most `most`.
+    pub fn ledger_entries(
+        &self,
+        filter: &LedgerFilter,
+        after: Option<Cursor>,
+        most: usize,
+    ) -> Result<Vec<LedgerEntry>, StoreError> {
+        self.ask("read the ledger", |connection| ask::entries(connection, filter, after, most))
+    }
+
+    /// Sums of the ledger, told apart by `groups`. Absent if there are more groups than `most`.
+    pub fn ledger_sums(
+        &self,
+        filter: &LedgerFilter,
+        groups: &[Group],
+        most: usize,
+    ) -> Result<Option<LedgerSums>, StoreError> {
+        self.ask("sum up the ledger", |connection| ask::sums(connection, filter, groups, most))
+    }
+
     /// The values of virtual keys, for answers to administrators. Unknown ids are left out.
     pub fn virtual_key_values<'a>(
         &self,
@@ -160,6 +195,17 @@ impl Store {
 
     fn read<T>(&self, doing: &str, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         work(&self.connection()).map_err(|error| error.doing(|| self.naming(doing)))
+    }
+
+    /// One consistent look at the ledger.
+    fn ask<T>(
+        &self,
+        doing: &str,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        let look = connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(StoreError::from);
+        look.and_then(|look| work(&look)).map_err(|error| error.doing(|| self.naming(doing)))
     }
 
     fn write<T>(
@@ -202,6 +248,14 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    Ok(connection)
+}
+
+fn connect_read_only(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
     Ok(connection)
 }
 

@@ -14,8 +14,11 @@ use std::path::{Path, PathBuf};
 const APPLICATION_ID: i32 = 0x544f_4c4c;
 
 /// Appended to, never edited: databases out there have run them.
-const MIGRATIONS: &[M<'static>] =
-    &[M::up(include_str!("0001_first.sql")), M::up(include_str!("0002_governance.sql")).foreign_key_check()];
+const MIGRATIONS: &[M<'static>] = &[
+    M::up(include_str!("0001_first.sql")),
+    M::up(include_str!("0002_governance.sql")).foreign_key_check(),
+    M::up(include_str!("0004_ledger.sql")),
+];
 
 /// What a file is before we touch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
