@@ -78,7 +78,8 @@ async fn sums(admin: Admin, question: Question) -> Result<Response, ApiError> {
     let by = groups.clone();
     let found = admin.blocking(move |admin| Ok(admin.store.ledger_sums(&filter, &by, GROUPS_MAX)?)).await?;
     let sums = found.ok_or_else(|| {
-        let message = format!("Invalid group_by parameter: gives more than {GROUPS_MAX} groups; ask for a shorter span");
+        let message =
+            format!("Invalid group_by parameter: gives more than {GROUPS_MAX} groups; ask for a shorter span");
         ApiError::bad_request(message).about("group_by")
     })?;
     Ok(if csv { csv::sums(&groups, &sums) } else { Json(show_sums(&groups, &sums)).into_response() })

@@ -14,7 +14,7 @@ use crate::proxy::{Gateway, IDLE_CLIENT_SECONDS, Options};
 use crate::state::State;
 use crate::state::clock::Clock;
 use crate::store::writer::Writer;
-use crate::store::{DataLock, Follow, Store, StoreError, key_file};
+use crate::store::{DataLock, Follow, Keep, Store, StoreError, key_file};
 use crate::telemetry::Metrics;
 use crate::wire::proxy_url::Environment;
 use pingora::apps::HttpServerOptions;
@@ -36,6 +36,7 @@ use std::time::Duration;
 const OUTBOX_PLACES: usize = 65_536;
 /// How long the last flush tries.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+const HOURLY_SUMS_KEPT: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Idle connections kept to providers, in all.
 const UPSTREAM_POOL: usize = 512;
 /// For each client connection. Pingora's 1,460 bytes to write make two sends of a small answer and its
@@ -119,7 +120,7 @@ impl App {
         let patience = settings.server.grace_period + Duration::from_secs(30);
         let follow = start.upgrade.then(|| Follow::new(Arc::clone(&state), opening, patience));
         let (outbox, clock) = (Arc::clone(state.outbox()), state.clock.clone());
-        let writer = Writer::start(outbox, store.ledger()?, metrics.clone(), clock, follow)
+        let writer = Writer::start(outbox, store.ledger_keeping(keep(&settings))?, metrics.clone(), clock, follow)
             .map_err(|source| StartError::Thread { what: "the ledger's writer", source })?;
         let handle = Admin::new(admin::Parts {
             state: Arc::clone(&state),
@@ -138,6 +139,13 @@ impl App {
         let grace_period = settings.server.grace_period;
         Ok(App { state, reloader, writer, admin, server, open_requests, listen, admin_address, grace_period, lock })
     }
+}
+
+/// Sums by hour live for a year, and never shorter than the entries themselves.
+fn keep(settings: &Settings) -> Keep {
+    let millis = |length: Duration| i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+    let entries = settings.ledger.keep.map(millis);
+    Keep { entries, hours: entries.map(|entries| entries.max(millis(HOURLY_SUMS_KEPT))) }
 }
 
 /// The operator's key, or one that is made and kept beside the database.

@@ -26,7 +26,7 @@ pub use follow::Follow;
 pub use lock::DataLock;
 pub use question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
 pub use record::{AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay};
-pub use sqlite::Store;
+pub use sqlite::{Store, Verified, backup, restore, verify};
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.
 pub trait Ledger: Send {

@@ -1,6 +1,7 @@
 //! One suite over a real file in a directory of its own.
 
 mod audit;
+mod books;
 mod changes;
 mod entities;
 mod ledger;

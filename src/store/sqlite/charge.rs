@@ -14,7 +14,7 @@
 //!
 //!   spent = carried + what the entries say by the rule + its strays
 
-use super::row::{damaged, exists, execute, find};
+use super::row::{damaged, execute, exists, find};
 use crate::governance::time::Timestamp;
 use crate::governance::view::{LimitKey, Measure};
 use crate::state::outbox::{Delta, Entry};
@@ -47,7 +47,8 @@ pub(super) struct Said {
 
 impl Said {
     /// The columns that it is read from.
-    pub(super) const COLUMNS: &str = "cost_nanos, input, cache_read, cache_write, cache_write_long, audio_input, image_input, output,
+    pub(super) const COLUMNS: &str =
+        "cost_nanos, input, cache_read, cache_write, cache_write_long, audio_input, image_input, output,
         audio_output";
 
     fn by(entry: &Entry) -> Said {
@@ -99,7 +100,8 @@ pub(super) fn add(
     let mut opened = Vec::new();
     for (&(key, start), part) in parts {
         if put(tx, key, start, part)? {
-            opened.push((key, start, part.amount));
+            let strays = strays(tx, key, start)?;
+            opened.push(Opened { key, start, amount: part.amount, strays });
         }
     }
     for (&(key, start), part) in parts {
@@ -108,12 +110,10 @@ pub(super) fn add(
             write_strays(tx, key, start, next, fresh)?;
         }
     }
-    for &(key, start, amount) in &opened {
-        let same = opened.iter().filter(|(other, ..)| *other == key).map(|(_, start, _)| *start);
-        let new: Vec<Timestamp> = same.collect();
-        take_nothing_over(tx, key, start, amount, &new, first_new)?;
+    for window in &opened {
+        window.take_nothing_over(tx, &opened, first_new)?;
     }
-    opened.iter().try_for_each(|(key, ..)| prune(tx, key))
+    opened.iter().try_for_each(|window| prune(tx, window.key))
 }
 
 /// Adds to one window's balance; true if it was not there. The sum is made here because SQLite's own would
@@ -166,13 +166,7 @@ fn write_strays(
                     tx,
                     "INSERT OR IGNORE INTO ledger_strays (entry, limit_id, measure, window_start, amount)
                      VALUES (?1, ?2, ?3, ?4, ?5)",
-                    params![
-                        &entry.id.0.to_be_bytes()[..],
-                        key.id,
-                        key.measure.as_str(),
-                        start.millis(),
-                        delta.amount
-                    ],
+                    params![&entry.id.0.to_be_bytes()[..], key.id, key.measure.as_str(), start.millis(), delta.amount],
                 )?;
             }
         }
@@ -180,37 +174,60 @@ fn write_strays(
     Ok(())
 }
 
-/// Makes sure that a window which was opened by this batch, with `amount` in it, counts no older entries. Those
-/// that the rule would give it now stay with the window that they were charged to. `new` are all windows of the
-/// limit that this batch opened.
-fn take_nothing_over(
-    tx: &Transaction<'_>,
-    key: &LimitKey,
+/// A window that this batch opened.
+struct Opened<'a> {
+    key: &'a LimitKey,
     start: Timestamp,
+    /// What this batch put into it.
     amount: i64,
-    new: &[Timestamp],
-    first_new: Option<i64>,
-) -> Result<(), StoreError> {
-    let mut older = tx.prepare_cached(
+    /// Of the strays that name it, what was there before: a limit deleted and made again has the same windows.
+    strays: i64,
+}
+
+impl Opened<'_> {
+    /// Makes sure that the window counts no older entries. Those that the rule would give it now stay with the
+    /// window that they were charged to. `all` are the windows that this batch opened.
+    fn take_nothing_over(
+        &self,
+        tx: &Transaction<'_>,
+        all: &[Opened<'_>],
+        first_new: Option<i64>,
+    ) -> Result<(), StoreError> {
+        let &Opened { key, start, amount, strays: strays_before } = self;
+        carry(tx, key, start, -strays_before)?;
+        let is_new = |start| all.iter().any(|other| other.key == key && other.start == start);
+        let older: Vec<(Timestamp, Timestamp)> = older(tx, key, start)?;
+        let known = || older.iter().filter(|(start, _)| !is_new(*start));
+        let overlaps = match known().map(|(_, latest)| *latest).max() {
+            Some(latest) => latest >= start,
+            None => is_made_again(tx, key, first_new)?,
+        };
+        if !overlaps || is_past(tx, key, start)? {
+            return Ok(());
+        }
+        let (sum, latest) = by_rule(tx, key, start, next_start(tx, key, start)?)?;
+        let new_strays = strays(tx, key, start)?.saturating_sub(strays_before);
+        let taken = sum.saturating_add(new_strays).saturating_sub(amount);
+        carry(tx, key, start, taken.saturating_neg())?;
+        execute(
+            tx,
+            "UPDATE balances SET latest = max(latest, ?4) WHERE limit_id = ?1 AND measure = ?2 AND window_start = ?3",
+            params![key.id, key.measure.as_str(), start.millis(), latest.millis()],
+        )?;
+        known().next().map_or(Ok(()), |(before, _)| carry(tx, key, *before, taken))
+    }
+}
+
+/// The windows before this one, the nearest first, each with when its latest call was admitted.
+fn older(db: &Connection, key: &LimitKey, start: Timestamp) -> Result<Vec<(Timestamp, Timestamp)>, StoreError> {
+    let mut older = db.prepare_cached(
         "SELECT window_start, latest FROM balances WHERE limit_id = ?1 AND measure = ?2 AND window_start < ?3
          ORDER BY window_start DESC",
     )?;
     let older = older.query_map(params![key.id, key.measure.as_str(), start.millis()], |row| {
         Ok((Timestamp::from_millis(row.get(0)?), Timestamp::from_millis(row.get(1)?)))
     })?;
-    let older: Vec<(Timestamp, Timestamp)> = older.collect::<Result<_, _>>()?;
-    let mut known = older.iter().filter(|(start, _)| !new.contains(start));
-    let overlaps = match known.clone().map(|(_, latest)| *latest).max() {
-        Some(latest) => latest >= start,
-        None => is_made_again(tx, key, first_new)?,
-    };
-    if !overlaps || is_past(tx, key, start)? {
-        return Ok(());
-    }
-    let next = next_start(tx, key, start)?;
-    let taken = by_rule(tx, key, start, next)?.saturating_add(strays(tx, key, start)?).saturating_sub(amount);
-    carry(tx, key, start, -taken)?;
-    known.next().map_or(Ok(()), |(before, _)| carry(tx, key, *before, taken))
+    Ok(older.collect::<Result<_, _>>()?)
 }
 
 /// Whether entries of former batches name a limit that has no window.
@@ -238,15 +255,15 @@ fn is_past(db: &Connection, key: &LimitKey, start: Timestamp) -> Result<bool, St
     )
 }
 
-/// What the entries from `start` to `next` say about the limit.
+/// What the entries from `start` to `next` say about the limit, and when the last of them was admitted.
 fn by_rule(
     db: &Connection,
     key: &LimitKey,
     start: Timestamp,
     next: Option<Timestamp>,
-) -> Result<i64, StoreError> {
+) -> Result<(i64, Timestamp), StoreError> {
     let mut entries = db.prepare_cached(&format!(
-        "SELECT {} FROM ledger
+        "SELECT admitted_at, {} FROM ledger
          WHERE admitted_at >= ?3 AND admitted_at < ?4
             AND charged IN (SELECT charge FROM ledger_charge_limits WHERE limit_id = ?1 AND measure = ?2)
             AND NOT EXISTS (SELECT 1 FROM ledger_strays AS stray
@@ -255,11 +272,12 @@ fn by_rule(
     ))?;
     let until = next.map_or(i64::MAX, Timestamp::millis);
     let mut rows = entries.query(params![key.id, key.measure.as_str(), start.millis(), until])?;
-    let mut sum: i64 = 0;
+    let (mut sum, mut latest): (i64, Timestamp) = (0, start);
     while let Some(row) = rows.next()? {
-        sum = sum.saturating_add(Said::read(row, 0)?.of(key.measure));
+        sum = sum.saturating_add(Said::read(row, 1)?.of(key.measure));
+        latest = latest.max(Timestamp::from_millis(row.get(0)?));
     }
-    Ok(sum)
+    Ok((sum, latest))
 }
 
 fn strays(db: &Connection, key: &LimitKey, start: Timestamp) -> Result<i64, StoreError> {
@@ -277,9 +295,8 @@ fn strays(db: &Connection, key: &LimitKey, start: Timestamp) -> Result<i64, Stor
 /// Notes that entries account for so much less of what was spent in a window, if it is kept.
 pub(super) fn carry(tx: &Transaction<'_>, key: &LimitKey, start: Timestamp, amount: i64) -> Result<(), StoreError> {
     let window = params![key.id, key.measure.as_str(), start.millis()];
-    let mut find = tx.prepare_cached(
-        "SELECT carried FROM balances WHERE limit_id = ?1 AND measure = ?2 AND window_start = ?3",
-    )?;
+    let mut find =
+        tx.prepare_cached("SELECT carried FROM balances WHERE limit_id = ?1 AND measure = ?2 AND window_start = ?3")?;
     let Some(carried) = find.query_row(window, |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
     execute(
         tx,

@@ -7,6 +7,7 @@ mod ask;
 pub(super) mod audit;
 mod change;
 mod charge;
+mod copy;
 mod intern;
 mod ledger;
 mod limits;
@@ -23,6 +24,7 @@ mod row;
 mod rule;
 mod schema;
 mod settings;
+mod verify;
 mod virtual_key;
 
 use super::question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSums};
@@ -35,6 +37,7 @@ use crate::governance::time::Timestamp;
 use crate::governance::view::LimitKey;
 use crate::state::Balance;
 use crate::state::digest::KeyHasher;
+pub use copy::{backup, restore};
 use rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use schema::Found;
@@ -44,6 +47,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+pub use verify::{Verified, verify};
 
 /// How long a write waits for another process before it is reported as busy.
 const BUSY_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
@@ -198,11 +202,7 @@ impl Store {
     }
 
     /// One consistent look at the ledger.
-    fn ask<T>(
-        &self,
-        doing: &str,
-        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    fn ask<T>(&self, doing: &str, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut connection = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
         let look = connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(StoreError::from);
         look.and_then(|look| work(&look)).map_err(|error| error.doing(|| self.naming(doing)))

@@ -6,8 +6,8 @@
 //! can be.
 
 use super::charge::{Said, carry, limits};
-use super::row::{damaged, execute, exists, find};
 use super::rollup::{DAY_MS, HOUR_MS, floor};
+use super::row::{damaged, execute, exists, find};
 use crate::governance::time::Timestamp;
 use crate::governance::view::{LimitKey, Measure};
 use crate::store::StoreError;
@@ -109,7 +109,14 @@ impl Carried {
         Ok(Carried { sums: BTreeMap::new(), limits: HashMap::new(), starts: HashMap::new(), any_strays })
     }
 
-    fn add(&mut self, tx: &Transaction<'_>, id: &[u8], at: Timestamp, charge: i64, said: Said) -> Result<(), StoreError> {
+    fn add(
+        &mut self,
+        tx: &Transaction<'_>,
+        id: &[u8],
+        at: Timestamp,
+        charge: i64,
+        said: Said,
+    ) -> Result<(), StoreError> {
         let strays = if self.any_strays { strays_of(tx, id)? } else { Vec::new() };
         for key in self.limits_of(tx, charge)?.clone() {
             let (start, amount) = match strays.iter().find(|(stray, ..)| *stray == key) {

@@ -20,6 +20,9 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0004_ledger.sql")),
 ];
 
+/// The version that this program writes.
+pub(super) const SCHEMA_VERSION: usize = MIGRATIONS.len();
+
 /// What a file is before we touch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
