@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
@@ -17,8 +17,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tollgate::governance::edit::Edit;
 use tollgate::governance::entity::{
-    Budget, KeySet, KeyValue, Limits, ModelSet, Provider, ProviderConfig, ProviderKey, Quota, RateLimit, VirtualKey,
-    Weight,
+    Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, PricingOverride, Provider, ProviderConfig,
+    ProviderKey, Quota, RateLimit, VirtualKey, Weight,
 };
 use tollgate::governance::money::{Nanos, Rate};
 use tollgate::governance::pricing::{Catalog, Price, Prices};
@@ -26,13 +26,15 @@ use tollgate::governance::request::RequestKind;
 use tollgate::governance::route;
 use tollgate::governance::time::{Span, Timestamp, Window};
 use tollgate::governance::usage::{ServiceTier, Usage};
-use tollgate::governance::view::Caller;
+use tollgate::governance::view::{Caller, LimitKey};
 use tollgate::provider::{Call, Out, Reader};
 use tollgate::state::clock::Clock;
 use tollgate::state::digest::KeyHasher;
 use tollgate::state::hold::Spend;
-use tollgate::state::outbox::{CallTag, Ending};
-use tollgate::state::{Ask, Snapshot, State};
+use tollgate::state::journal::Journal;
+use tollgate::state::outbox::{CallTag, Ending, Entry};
+use tollgate::state::{Ask, Balance, Snapshot, State};
+use tollgate::store::{Ledger, StoreError, journal};
 use tollgate::telemetry::Metrics;
 use tollgate::wire::credential;
 
@@ -152,7 +154,7 @@ fn virtual_key(number: usize, limits: usize, windows: Windows) -> VirtualKey {
         is_active: true,
         team_id: None,
         customer_id: None,
-        limits: Limits { budgets: own.0, rate_limit: own.1 },
+        limits: Limits { budgets: own.0, rate_limit: own.1.map(Box::new) },
         provider_configs: vec![ProviderConfig {
             id: 1,
             provider: "openai".into(),
@@ -160,7 +162,7 @@ fn virtual_key(number: usize, limits: usize, windows: Windows) -> VirtualKey {
             allowed_models: ModelSet::All,
             blacklisted_models: ModelSet::Only(vec![]),
             key_ids: KeySet::All,
-            limits: Limits { budgets: through.0, rate_limit: through.1 },
+            limits: Limits { budgets: through.0, rate_limit: through.1.map(Box::new) },
         }],
         mcp_configs: "[]".into(),
         config_hash: String::new(),
@@ -205,7 +207,11 @@ fn list_price() -> Price {
 }
 
 fn house(keys: usize, limits: usize, windows: Windows) -> State {
-    let state = State::new(Clock::System, KeyHasher::new(&[7; 32]), 1 << 26);
+    house_with(None, keys, limits, windows)
+}
+
+fn house_with(journal: Option<Arc<dyn Journal>>, keys: usize, limits: usize, windows: Windows) -> State {
+    let state = State::with_journal(Clock::System, KeyHasher::new(&[7; 32]), 1 << 26, journal);
     let mut catalog = Catalog::default();
     catalog.insert("openai", MODEL, list_price());
     let mut edits = vec![Edit::Provider(Arc::new(provider())), Edit::Catalog(Arc::new(catalog))];
@@ -288,7 +294,9 @@ fn read() {
 fn hold(state: &State, snapshot: &Snapshot, caller: &Caller, tag: &CallTag) {
     let usage = Usage::estimated(300, 400);
     let spend = Spend { cost: Nanos::new(4_750_000), tokens: 700 };
-    let ask = Ask { caller: Some(caller), config: Some(0), usage, spend, tag: tag.clone() };
+    let bound = (Usage::estimated(1_200, 4_096), Spend { cost: Nanos::new(43_960_000), tokens: 5_296 });
+    let ask =
+        Ask { caller: Some(caller), config: Some(0), upstream_model: MODEL, usage, spend, bound, tag: tag.clone() };
     let mut hold = state.admit(snapshot, ask).expect("the limits are ample");
     hold.mark_sent();
     let used = Usage { input: 251, output: 132, ..Usage::default() };
@@ -304,6 +312,7 @@ fn tag(state: &State, caller: &Caller) -> CallTag {
         model: MODEL.into(),
         kind: RequestKind::ChatCompletion,
         admitted_at: state.clock.now(),
+        price: None,
     }
 }
 
@@ -313,7 +322,7 @@ fn drain(state: &State) {
         if entries.is_empty() {
             break;
         }
-        state.outbox().written(entries.len());
+        state.outbox().written(entries);
     }
 }
 
@@ -367,6 +376,57 @@ fn admit() {
             took.unwrap_or_default()
         });
     }
+    journalled();
+}
+
+/// The same with and without a journal. As in service, what is settled is written after a while, and its slots
+/// are taken again; that part is timed, too, for freeing a slot is part of its cost.
+fn journalled() {
+    let mut group = Group::default();
+    let dir = std::env::temp_dir().join(format!("tollgate-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("there is room for a directory");
+    let claimed = journal::claim(&dir, 65_536, &mut NoLedger, long_ago()).expect("there is room for a journal");
+    let journal: Arc<dyn Journal> = claimed.journal;
+    for limits in [1, 6] {
+        for (name, journal) in [("no journal", None), ("a journal", Some(Arc::clone(&journal)))] {
+            let state = house_with(journal, 10, limits, Windows::Rolling);
+            let snapshot = state.snapshot();
+            let caller = caller(&state, &snapshot, 0);
+            let tag = tag(&state, &caller);
+            if name == "no journal" {
+                group = Group::default();
+            }
+            group.batches(&format!("hold, settle and forget, {limits} limits, {name}"), 1, |operations| {
+                let began = Instant::now();
+                for operation in 1..=operations {
+                    hold(&state, &snapshot, &caller, &tag);
+                    if operation % 1_024 == 0 {
+                        drain(&state);
+                    }
+                }
+                drain(&state);
+                began.elapsed()
+            });
+        }
+    }
+    let _ = std::fs::remove_dir_all(&dir);
+}
+
+/// Nothing was left by anybody.
+struct NoLedger;
+
+impl Ledger for NoLedger {
+    fn append(&mut self, _: &[Entry]) -> Result<usize, StoreError> {
+        Ok(0)
+    }
+
+    fn balances(&mut self) -> Result<HashMap<LimitKey, Balance>, StoreError> {
+        Ok(HashMap::new())
+    }
+
+    fn limits(&mut self) -> Result<Vec<LimitKey>, StoreError> {
+        Ok(Vec::new())
+    }
 }
 
 fn price() {
@@ -385,10 +445,57 @@ fn price() {
     group.line("find the price in the catalogue", || {
         black_box(snapshot.view.catalog.find(black_box("openai"), black_box(MODEL)));
     });
+    price_of_target(&mut group);
     state.expectations.learn("openai", MODEL, 100);
     group.line("what the model usually writes", || {
         black_box(state.expectations.output(black_box("openai"), black_box(MODEL), None));
     });
+}
+
+/// What an attempt is priced by, with and without overrides.
+fn price_of_target(group: &mut Group) {
+    let state = house(1, 1, Windows::Rolling);
+    let mut line = |name: &str, edits: Vec<Edit>| {
+        let Ok(()) = state.change(&HashMap::new(), |_| Ok::<_, Infallible>((edits, ())), |_, _, _, ()| Ok(()));
+        let snapshot = state.snapshot();
+        let caller = caller(&state, &snapshot, 0);
+        let kind = RequestKind::ChatCompletion;
+        let targets = route::targets(&snapshot.view, Some(&caller), (kind, false), "openai/gpt-4o");
+        let targets = targets.expect("the key allows it");
+        group.line(name, || {
+            let price = route::price(&snapshot.view, Some(&caller), black_box(&targets[0]), kind);
+            black_box(price.expect("the model has a price"));
+        });
+    };
+    line("the price of a target, no overrides", vec![]);
+    let others = (0..10_000).map(|n| {
+        let scope = OverrideScope::VirtualKey { virtual_key: format!("other-{n}").into() };
+        price_override(&format!("other-{n}"), scope, ModelPattern::Exact(MODEL.to_owned()))
+    });
+    line("the price of a target, 10000 overrides of others", others.collect());
+    let own = OverrideScope::VirtualKey { virtual_key: "vk-0".into() };
+    line("and one of its own", vec![price_override("own", own, ModelPattern::Prefix("gpt-".to_owned()))]);
+    let prefixes = (0..20).map(|n| {
+        let pattern = ModelPattern::Prefix(format!("gpt-{}", "x".repeat(n)));
+        price_override(&format!("prefix-{n}"), OverrideScope::Global, pattern)
+    });
+    let gone = Edit::RemovePricingOverride("own".into());
+    line("one of everybody's instead, with patterns of 20 lengths", [gone].into_iter().chain(prefixes).collect());
+}
+
+fn price_override(id: &str, scope: OverrideScope, pattern: ModelPattern) -> Edit {
+    let rates = [("input_cost_per_token", 1_000_000), ("output_cost_per_token", 4_000_000)];
+    Edit::PricingOverride(Arc::new(PricingOverride {
+        id: id.into(),
+        name: id.to_owned(),
+        scope,
+        pattern,
+        request_kinds: BTreeSet::from([RequestKind::ChatCompletion]),
+        patch: rates.into_iter().map(|(field, rate)| (field, Rate::new(rate))).collect(),
+        config_hash: String::new(),
+        created_at: long_ago(),
+        updated_at: long_ago(),
+    }))
 }
 
 const USAGE: &str = r#""usage":{"prompt_tokens":251,"completion_tokens":132,"total_tokens":383,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#;

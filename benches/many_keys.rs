@@ -1,4 +1,5 @@
-//! What many virtual keys cost: `cargo bench --bench many_keys -- [keys]` (100,000 unless said otherwise).
+//! What many virtual keys cost: `cargo bench --bench many_keys -- [keys] [bare]` (100,000 unless said otherwise;
+//! `bare` ones have a budget and nothing else).
 //!
 //! Fills a database, opens it as a start does, and asks the admin API for pages, all in this process and
 //! in a temporary directory. Prints milliseconds and bytes; nothing is judged, since machines differ.
@@ -39,15 +40,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let keys = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(100_000);
     let dir = std::env::temp_dir().join(format!("tollgate-many-keys-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let measured = measure(&dir.join("tollgate.db"), keys);
+    let bare = std::env::args().any(|arg| arg == "bare");
+    let measured = measure(&dir.join("tollgate.db"), keys, bare);
     std::fs::remove_dir_all(&dir)?;
     measured
 }
 
-fn measure(path: &Path, keys: usize) -> Result<(), Box<dyn Error>> {
-    println!("{keys} virtual keys, each with a budget, a rate limit of two halves and a provider config");
+fn measure(path: &Path, keys: usize, bare: bool) -> Result<(), Box<dyn Error>> {
+    let more = if bare { "" } else { ", a rate limit of two halves and a provider config" };
+    println!("{keys} virtual keys, each with a budget{more}");
     let began = Instant::now();
-    fill(path, keys)?;
+    fill(path, keys, bare)?;
     line("fill the database", began);
     println!("  {:<44} {:>10}", "the database, KiB", std::fs::metadata(path)?.len() / 1024);
     // In a process of its own memory is easier to read: what filling left behind is given back only in part.
@@ -133,7 +136,7 @@ fn pages(state: Arc<State>, store: Arc<Store>, keys: usize) -> Result<(), Box<dy
     Ok(())
 }
 
-fn fill(path: &Path, keys: usize) -> Result<(), Box<dyn Error>> {
+fn fill(path: &Path, keys: usize, bare: bool) -> Result<(), Box<dyn Error>> {
     let store = Store::open(path, &Secret::new(ENCRYPTION_KEY))?;
     let hasher = store.hasher();
     let numbers: Vec<usize> = (0..keys).collect();
@@ -143,7 +146,7 @@ fn fill(path: &Path, keys: usize) -> Result<(), Box<dyn Error>> {
             .map(|&number| {
                 let value = format!("sk-bf-00000000-0000-4000-8000-{number:012}");
                 let digest = hasher.digest(value.as_bytes());
-                Edit::VirtualKey { key: Arc::new(virtual_key(number)), digest, value: Some(Secret::new(value)) }
+                Edit::VirtualKey { key: Arc::new(virtual_key(number, bare)), digest, value: Some(Secret::new(value)) }
             })
             .collect();
         let record =
@@ -153,7 +156,7 @@ fn fill(path: &Path, keys: usize) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn virtual_key(number: usize) -> VirtualKey {
+fn virtual_key(number: usize, bare: bool) -> VirtualKey {
     let at = Timestamp::from_millis(1_700_000_000_000 + i64::try_from(number).unwrap_or(0));
     let window = |text| Window::rolling(Span::parse(text).expect("a duration"));
     let budget = Budget {
@@ -172,6 +175,15 @@ fn virtual_key(number: usize) -> VirtualKey {
         created_at: at,
         updated_at: at,
     };
+    let config = ProviderConfig {
+        id: i64::try_from(number).unwrap_or(0) + 1,
+        provider: "openai".into(),
+        weight: Some(Weight::ONE),
+        allowed_models: ModelSet::All,
+        blacklisted_models: ModelSet::Only(Vec::new()),
+        key_ids: KeySet::All,
+        limits: Limits::default(),
+    };
     VirtualKey {
         id: format!("vk-{number}").into(),
         name: format!("key-{number}"),
@@ -179,16 +191,8 @@ fn virtual_key(number: usize) -> VirtualKey {
         is_active: true,
         team_id: None,
         customer_id: None,
-        limits: Limits { budgets: vec![budget], rate_limit: Some(rate_limit) },
-        provider_configs: vec![ProviderConfig {
-            id: i64::try_from(number).unwrap_or(0) + 1,
-            provider: "openai".into(),
-            weight: Some(Weight::ONE),
-            allowed_models: ModelSet::All,
-            blacklisted_models: ModelSet::Only(Vec::new()),
-            key_ids: KeySet::All,
-            limits: Limits::default(),
-        }],
+        limits: Limits { budgets: vec![budget], rate_limit: (!bare).then(|| Box::new(rate_limit)) },
+        provider_configs: if bare { Vec::new() } else { vec![config] },
         mcp_configs: "[]".to_owned(),
         config_hash: String::new(),
         created_at: at,

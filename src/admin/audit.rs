@@ -4,6 +4,7 @@ use super::Admin;
 use super::error::ApiError;
 use super::query::Query;
 use crate::governance::edit::Edit;
+use crate::governance::entity::{Provider, ProviderKey};
 use crate::governance::judge::Tally;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Limit, View};
@@ -12,14 +13,18 @@ use crate::wire::show::{self, CustomerRelations, TeamRelations};
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::sync::Arc;
 
 const PAGE: usize = 25;
 const PAGE_MAX: usize = 100;
 
-/// Members that say how things stand or what belongs together, not what was declared; and the one secret
-/// that answers show.
-const VOLATILE: &[&str] = &[
+/// Members of an object that say what belongs to it, not what was declared of it.
+const RELATED: &[&str] = &["virtual_keys", "teams", "team", "customer", "keys", "key_count", "provider_status"];
+
+/// Members of a limit that say how it stands.
+const COUNTED: &[&str] = &[
     "current_usage",
     "held",
     "last_reset",
@@ -30,13 +35,6 @@ const VOLATILE: &[&str] = &[
     "request_current_usage",
     "request_held",
     "request_last_reset",
-    "virtual_keys",
-    "teams",
-    "team",
-    "customer",
-    "keys",
-    "key_count",
-    "provider_status",
 ];
 
 /// `GET /api/governance/audit`: newest first.
@@ -72,13 +70,28 @@ pub(super) async fn list(State(admin): State<Admin>, uri: Uri) -> Result<Json<Va
     })))
 }
 
-/// One line for each edit that changes what is declared.
+/// One line for each object that edits change. A provider's keys have lines of their own.
 pub fn lines(before: &View, after: &View, edits: &[Edit]) -> Vec<AuditLine> {
-    edits.iter().filter_map(|edit| line(before, after, edit)).collect()
+    let all = edits.iter().flat_map(|edit| line(before, after, edit).into_iter().chain(keys(before, after, edit)));
+    // Several edits may be about one object; what they come to is told once.
+    let mut told = HashSet::new();
+    all.filter(|line| told.insert((line.object_type, line.object_id.clone(), line.action))).collect()
+}
+
+/// Says in the log what was done. For the time after it was.
+pub fn tell(actor: &str, lines: &[AuditLine]) {
+    for line in lines {
+        tracing::info!(actor, object = line.object_type, id = line.object_id, "{}", line.action);
+    }
 }
 
 fn line(before: &View, after: &View, edit: &Edit) -> Option<AuditLine> {
     let (object_type, id) = object(edit)?;
+    if let Edit::Provider(provider) = edit
+        && is_same_but_for_keys(before.provider(&provider.name), after.provider(&provider.name))
+    {
+        return None;
+    }
     let (old, new) = (shown(before, object_type, &id), shown(after, object_type, &id));
     let action = match (edit, &old, &new) {
         (Edit::Restart(_), _, _) => "reset",
@@ -87,12 +100,66 @@ fn line(before: &View, after: &View, edit: &Edit) -> Option<AuditLine> {
         (_, _, None) => "deleted",
         _ => "updated",
     };
+    Some(entry(action, object_type, id, old, new))
+}
+
+fn entry(
+    action: &'static str,
+    object_type: &'static str,
+    object_id: String,
+    before: Option<Value>,
+    after: Option<Value>,
+) -> AuditLine {
     let name = |object: &Option<Value>| {
         let object = object.as_ref()?;
         ["name", "model_name"].iter().find_map(|name| object.get(name)?.as_str()).map(str::to_owned)
     };
-    let object_name = name(&new).or_else(|| name(&old));
-    Some(AuditLine { action, object_type, object_id: id, object_name, before: old, after: new })
+    let object_name = name(&after).or_else(|| name(&before));
+    AuditLine { action, object_type, object_id, object_name, before, after }
+}
+
+fn is_same_but_for_keys(old: Option<&Arc<Provider>>, new: Option<&Arc<Provider>>) -> bool {
+    let bare = |provider: &Arc<Provider>| Provider { keys: Vec::new(), ..Provider::clone(provider) };
+    old.is_some() && old.map(bare) == new.map(bare)
+}
+
+/// What an edit of a provider does to its keys.
+fn keys(before: &View, after: &View, edit: &Edit) -> Vec<AuditLine> {
+    let name = match edit {
+        Edit::Provider(provider) => &provider.name,
+        Edit::RemoveProvider(name) => name,
+        _ => return Vec::new(),
+    };
+    let (old, new) = (before.provider(name), after.provider(name));
+    let find = |provider: Option<&'_ Arc<Provider>>, id: &str| {
+        let provider = provider?;
+        let key = provider.keys.iter().find(|key| *key.id == *id)?;
+        Some((Arc::clone(key), plain(show::provider_key(provider, key))))
+    };
+    let mut ids: Vec<Arc<str>> = Vec::new();
+    let keys = old.into_iter().chain(new).flat_map(|provider| &provider.keys);
+    ids.extend(keys.map(|key| Arc::clone(&key.id)));
+    ids.sort();
+    ids.dedup();
+    let line = |id: Arc<str>| {
+        let (old, new) = (find(old, &id), find(new, &id));
+        let action = match (&old, &new) {
+            (Some((old, _)), Some((new, _))) if is_same_key(old, new) => return None,
+            (None, _) => "created",
+            (_, None) => "deleted",
+            _ => "updated",
+        };
+        let shown = |found: Option<(Arc<ProviderKey>, Value)>| found.map(|(_, shown)| shown);
+        Some(entry(action, "provider_key", id.to_string(), shown(old), shown(new)))
+    };
+    ids.into_iter().filter_map(line).collect()
+}
+
+/// A key that was written again as it is was not changed, though its provider's entry of the file was.
+fn is_same_key(old: &Arc<ProviderKey>, new: &Arc<ProviderKey>) -> bool {
+    let ProviderKey { config_hash, updated_at, .. } = &**old;
+    let again = || ProviderKey { config_hash: config_hash.clone(), updated_at: *updated_at, ..ProviderKey::clone(new) };
+    Arc::ptr_eq(old, new) || **old == again()
 }
 
 /// What an edit is about: the kind of object and its id.
@@ -117,7 +184,7 @@ fn object(edit: &Edit) -> Option<(&'static str, String)> {
         Edit::Client(_) => ("client_config", "client_config"),
         Edit::BasicAuth(_) => ("auth_config", "auth_config"),
         Edit::Restart(restart) => ("budget", &restart.key.id),
-        Edit::Policy(_) | Edit::Catalog(_) => return None,
+        Edit::Applied(_) | Edit::Forgotten(_) | Edit::Policy(_) | Edit::Catalog(_) => return None,
     };
     Some((kind, id.to_owned()))
 }
@@ -141,13 +208,7 @@ fn shown(view: &View, kind: &str, id: &str) -> Option<Value> {
         "provider_governance" => show::provider_limits(id, Some(view.provider_limits(id)?), live),
         "routing_rule" => show::rule(view.rule(id)?, None),
         "pricing_override" => show::price_override(view.pricing_override(id)?),
-        "provider" => {
-            let provider = view.provider(id)?;
-            let mut object = show::provider(provider);
-            let keys: Value = provider.keys.iter().map(|key| plain(show::provider_key(provider, key))).collect();
-            object["provider_keys"] = keys;
-            object
-        }
+        "provider" => show::provider(view.provider(id)?),
         "client_config" => show::client_config(&view.client),
         "auth_config" => show::basic_auth(&view.basic_auth),
         _ => return None,
@@ -155,23 +216,38 @@ fn shown(view: &View, kind: &str, id: &str) -> Option<Value> {
     Some(plain(object))
 }
 
-/// An object without what moves by itself.
+/// An object without what moves by itself. Only at its known places: JSON of somebody's own may have members
+/// of the same names.
 pub(super) fn plain(mut object: Value) -> Value {
-    strip(&mut object);
+    if let Value::Object(members) = &mut object {
+        // Of a virtual key; those of provider keys are redacted.
+        if members.contains_key("provider_configs") {
+            members.remove("value");
+        }
+        each(members.get_mut("provider_configs"), strip);
+        strip(members);
+    }
     object
 }
 
-fn strip(value: &mut Value) {
+/// Of one who has limits, or of a limit itself.
+fn strip(members: &mut Map<String, Value>) {
+    members.retain(|name, _| !RELATED.contains(&name.as_str()));
+    count_nothing(members);
+    for name in ["budget", "budgets", "rate_limit"] {
+        each(members.get_mut(name), count_nothing);
+    }
+}
+
+fn count_nothing(limit: &mut Map<String, Value>) {
+    limit.retain(|name, _| !COUNTED.contains(&name.as_str()));
+}
+
+/// The object, or each one of an array.
+fn each(value: Option<&mut Value>, change: impl Fn(&mut Map<String, Value>)) {
     match value {
-        Value::Object(members) => {
-            members.retain(|name, _| !VOLATILE.contains(&name.as_str()));
-            // Of a virtual key; those of provider keys are redacted.
-            if members.contains_key("provider_configs") {
-                members.remove("value");
-            }
-            members.values_mut().for_each(strip);
-        }
-        Value::Array(items) => items.iter_mut().for_each(strip),
+        Some(Value::Object(members)) => change(members),
+        Some(Value::Array(items)) => items.iter_mut().filter_map(Value::as_object_mut).for_each(change),
         _ => {}
     }
 }

@@ -1,7 +1,8 @@
 //! Who may use the API: the holder of the admin token, or of `auth_config`'s user and password.
 //!
 //! Without a token (loopback only) a browser is the one stranger who can get here, sent by some page; so then
-//! both host and origin must be this machine.
+//! both host and origin must be this machine. A browser sends a password that it knows with whatever a page
+//! makes it send, too; so then the page must be ours, or one that may call.
 
 use super::Admin;
 use super::change::Actor;
@@ -13,8 +14,8 @@ use crate::state::digest::KeyHasher;
 use crate::wire::cors::{self, Cors, is_preflight};
 use crate::wire::credential::bearer;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, LOCATION, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, LOCATION, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -28,25 +29,49 @@ pub(super) enum Guard {
     None,
 }
 
+/// By what somebody proved who they are. Put into each request by the guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// No browser sends it by itself.
+    Bearer,
+    /// Browsers keep it and send it by themselves.
+    Basic,
+    /// Being on this machine.
+    Place,
+}
+
 impl Guard {
     pub(super) fn new(token: Option<&Secret>, hasher: &KeyHasher) -> Guard {
         token.map_or(Guard::None, |token| Guard::Token(hasher.digest(token.expose().as_bytes())))
     }
 
-    /// Who asks, or why nobody may.
-    fn check(&self, hasher: &KeyHasher, basic: &BasicAuth, headers: &HeaderMap) -> Result<Actor, ApiError> {
+    /// Who asks and by what they proved it, or why nobody may. `may_call`: a web page asks, and its origin is one
+    /// that may.
+    fn check(
+        &self,
+        hasher: &KeyHasher,
+        basic: &BasicAuth,
+        headers: &HeaderMap,
+        may_call: bool,
+    ) -> Result<(Actor, Proof), ApiError> {
         let presented = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
         if let (Guard::Token(expected), Some(token)) = (self, presented.and_then(bearer))
             && hasher.digest(token) == *expected
         {
-            return Ok(Actor("token".into()));
+            return Ok((Actor("token".into()), Proof::Bearer));
         }
         let pair = presented.and_then(user_and_password);
         if basic.enabled
             && let (Some(expected), Some(pair)) = (&basic.digest, &pair)
             && basic_digest(hasher, pair) == *expected
         {
-            return Ok(Actor(format!("basic:{}", basic.username).into()));
+            // Browsers send these by themselves, whichever page asks them to.
+            if !may_call && is_cross_site(headers) {
+                let message = "A web page of another origin may not use the browser's credentials here";
+                return Err(ApiError::new(StatusCode::FORBIDDEN, message));
+            }
+            let proof = if presented.and_then(bearer).is_some() { Proof::Bearer } else { Proof::Basic };
+            return Ok((Actor(format!("basic:{}", basic.username).into()), proof));
         }
         let unauthorized = |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, message));
         match self {
@@ -56,13 +81,24 @@ impl Guard {
             Guard::None => {
                 let local = |name| headers.get(name).is_none_or(|value| is_this_machine(value.as_bytes()));
                 if local(HOST) && local(ORIGIN) {
-                    return Ok(Actor("local".into()));
+                    return Ok((Actor("local".into()), Proof::Place));
                 }
                 let message = "Without an admin token the API serves requests from and to this machine only";
                 Err(ApiError::new(StatusCode::FORBIDDEN, message))
             }
         }
     }
+}
+
+/// Whether a page that is not this listener's own makes a browser ask.
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    let is = |name: &str, value: &[u8]| headers.get(name).is_some_and(|found| found.as_bytes() == value);
+    let host = headers.get(HOST).map(|host| host.as_bytes());
+    let of_host = |origin: &[u8]| {
+        let authority = [&b"http://"[..], b"https://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
+        authority.is_some() && authority == host
+    };
+    is("sec-fetch-site", b"cross-site") || headers.get(ORIGIN).is_some_and(|origin| !of_host(origin.as_bytes()))
 }
 
 /// `user:password` of a `Basic` credential, or of a `Bearer` one that is the same in Base64, as the
@@ -82,25 +118,48 @@ pub fn basic_digest(hasher: &KeyHasher, pair: &[u8]) -> Digest {
 /// Before every handler: the web page that calls, if one does; the path without its trailing slash; then who
 /// asks, unless the page is open.
 pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let is_api = request.uri().path().starts_with("/api/");
     let cors = Cors { origins: &admin.allowed_origins, headers: &[], local: false };
-    let Some(origin) = cors.origin(request.headers()) else { return admit(&admin, request, next).await };
-    if is_preflight(request.method(), request.headers()) {
-        return (StatusCode::NO_CONTENT, cors.preflight(origin, request.headers())).into_response();
+    let listed = cors.origin(request.headers());
+    let mut response = match listed {
+        Some(origin) if is_preflight(request.method(), request.headers()) => {
+            (StatusCode::NO_CONTENT, cors.preflight(origin, request.headers())).into_response()
+        }
+        Some(origin) => {
+            let mut response = admit(&admin, request, next, true).await;
+            cors::mark(response.headers_mut(), origin);
+            response
+        }
+        None => admit(&admin, request, next, false).await,
+    };
+    if is_api {
+        // There are virtual keys in some of them.
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    let mut response = admit(&admin, request, next).await;
-    cors::mark(response.headers_mut(), origin);
     response
 }
 
-async fn admit(admin: &Admin, mut request: Request, next: Next) -> Response {
+async fn admit(admin: &Admin, mut request: Request, next: Next, may_call: bool) -> Response {
     if let Some(location) = without_trailing_slash(request.uri().path(), request.uri().query()) {
         return (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)]).into_response();
     }
     if !is_open(admin, request.uri().path()) {
         let snapshot = admin.state.snapshot();
-        match admin.0.guard.check(&admin.state.hasher, &snapshot.view.basic_auth, request.headers()) {
-            Ok(actor) => drop(request.extensions_mut().insert(actor)),
-            Err(refused) => return refused.into_response(),
+        let (hasher, headers) = (&admin.state.hasher, request.headers());
+        let checked = admin.0.guard.check(hasher, &snapshot.view.basic_auth, headers, may_call);
+        drop(snapshot);
+        match checked {
+            Ok((actor, proof)) => {
+                request.extensions_mut().insert(actor);
+                request.extensions_mut().insert(proof);
+            }
+            Err(refused) => {
+                if refused.status() == StatusCode::UNAUTHORIZED && headers.contains_key(AUTHORIZATION) {
+                    admin.metrics.admin_auth_failures.inc();
+                    admin.0.failures.note(admin.state.clock.now()).await;
+                }
+                return refused.into_response();
+            }
         }
     }
     next.run(request).await

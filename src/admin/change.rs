@@ -11,6 +11,7 @@ use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Limit, LimitKey, Measure, View};
 use crate::state::Snapshot;
+use crate::state::digest::KeyHasher;
 use crate::store::{NewReplay, Record, Replay, StoreError};
 use crate::wire::faults::Faults;
 use axum::body::Body;
@@ -42,14 +43,10 @@ pub(super) struct Terms {
 
 impl Terms {
     /// The conditions of a request that changes something.
-    pub(super) fn read(actor: Actor, headers: &HeaderMap) -> Result<Terms, ApiError> {
-        let if_match = headers.get(IF_MATCH).map(|value| {
-            value
-                .to_str()
-                .map(str::to_owned)
-                .map_err(|_| ApiError::bad_request("Invalid If-Match header").about("if-match"))
-        });
-        Ok(Terms { actor, if_match: if_match.transpose()?, replay: None })
+    pub(super) fn read(actor: Actor, headers: &HeaderMap) -> Terms {
+        // What is no text is no tag of ours, and fits nothing.
+        let lines: Vec<_> = headers.get_all(IF_MATCH).iter().map(|line| line.to_str().unwrap_or_default()).collect();
+        Terms { actor, if_match: (!lines.is_empty()).then(|| lines.join(",")), replay: None }
     }
 
     /// The conditions of a request that creates something.
@@ -59,6 +56,7 @@ impl Terms {
         method: &Method,
         path: &str,
         body: &[u8],
+        hasher: &KeyHasher,
     ) -> Result<Terms, ApiError> {
         let key = headers.get(&IDEMPOTENCY_KEY).map(|value| {
             let decent = |key: &&str| {
@@ -68,26 +66,28 @@ impl Terms {
             let message = "Idempotency-Key must be 1 to 255 printable ASCII characters";
             key.map(str::to_owned).ok_or_else(|| ApiError::bad_request(message).about("idempotency-key"))
         });
-        let mut asked = ring::digest::Context::new(&SHA256);
-        for part in [method.as_str().as_bytes(), path.as_bytes(), body] {
-            asked.update(&part.len().to_le_bytes());
-            asked.update(part);
-        }
-        let mut fingerprint = [0; 32];
-        fingerprint.copy_from_slice(asked.finish().as_ref());
-        Ok(Terms { replay: key.transpose()?.map(|key| (key, fingerprint)), ..Terms::read(actor, headers)? })
+        // Keyed: there may be secrets in a body.
+        let fingerprint = hasher.digest(&[method.as_str().as_bytes(), b" ", path.as_bytes(), b"\0", body].concat());
+        Ok(Terms { replay: key.transpose()?.map(|key| (key, fingerprint)), ..Terms::read(actor, headers) })
     }
 
-    /// Whether what is there now is what the request wants to change.
-    pub(super) fn allow(&self, current: &Value) -> Result<(), ApiError> {
+    /// Whether what is there now is what the request wants to change. It is only shown to be compared.
+    pub(super) fn allow(&self, current: impl FnOnce() -> Value) -> Result<(), ApiError> {
         let Some(wanted) = &self.if_match else { return Ok(()) };
-        let current = etag(current);
-        if wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == current) {
-            return Ok(());
-        }
-        let message = "This was changed since it was read: its ETag is not the one in If-Match";
-        Err(ApiError::new(StatusCode::PRECONDITION_FAILED, message).about("if-match"))
+        let current = etag(&current());
+        let fits = wanted.split(',').map(str::trim).any(|tag| tag == "*" || tag == current);
+        if fits { Ok(()) } else { Err(stale()) }
     }
+
+    /// Whether something may be made where an update found nothing: that has no version, wanted or not.
+    pub(super) fn allow_new(&self) -> Result<(), ApiError> {
+        if self.if_match.is_none() { Ok(()) } else { Err(stale()) }
+    }
+}
+
+fn stale() -> ApiError {
+    let message = "This was changed since it was read: its ETag is not the one in If-Match";
+    ApiError::new(StatusCode::PRECONDITION_FAILED, message).about("if-match")
 }
 
 /// Why a change ended early.
@@ -137,18 +137,43 @@ impl Lens<'_> {
     }
 }
 
+/// What a change made. Others may have changed it since; the answer is about this.
+pub(super) struct Changed {
+    view: View,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Changed {
+    pub(super) fn lens(&self, admin: &Admin, values: HashMap<String, Secret>) -> Lens<'_> {
+        Lens { view: &self.view, values, ..Lens::on(admin, &self.snapshot) }
+    }
+
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
+}
+
 impl Admin {
-    /// Makes the change that `plan` comes to, looking at what is declared now.
+    /// Makes the change that `plan` comes to, looking at what is declared now. What the answer needs beside
+    /// what was changed is read in `plan`: once the change is made, nothing may fail any more.
     pub(super) fn change(
         &self,
         terms: &Terms,
         plan: impl FnOnce(&Snapshot) -> Result<Vec<Edit>, ApiError>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Changed, ApiError> {
         let commit = |before: &Snapshot, after: &View, edits: &[Edit], ()| {
-            let record = self.record(terms, &before.view, after, edits, None);
-            self.store.apply(edits, &record).map_err(ApiError::from)
+            self.write(edits, self.record(terms, &before.view, after, edits, None))?;
+            Ok(after.clone())
         };
-        self.state.change(&HashMap::new(), |snapshot| Ok((plan(snapshot)?, ())), commit)
+        let view = self.state.change(&HashMap::new(), |snapshot| Ok((plan(snapshot)?, ())), commit);
+        // Usage is that of now: what started from nothing did so when the change was published.
+        view.map(|view| Changed { view, snapshot: self.state.snapshot() })
+    }
+
+    fn write(&self, edits: &[Edit], record: Record) -> Result<(), StoreError> {
+        self.store.apply(edits, &record)?;
+        audit::tell(&record.actor, &record.audit);
+        Ok(())
     }
 
     /// Creates what `plan` comes to, and answers with what `show` makes of it. The answer is kept together
@@ -168,7 +193,9 @@ impl Admin {
         };
         let commit = |before: &Snapshot, after: &View, edits: &[Edit], planned: T| {
             let now = self.state.clock.now();
-            let mut lens = Lens { view: after, snapshot: before, now, values: new_values(edits) };
+            let values = new_values(edits);
+            let virtual_key = values.keys().next().cloned();
+            let mut lens = Lens { view: after, snapshot: before, now, values };
             let answer = show(&mut lens, planned)?;
             let body = answer.to_string();
             let replay = terms.replay.as_ref().map(|(key, fingerprint)| NewReplay {
@@ -176,8 +203,9 @@ impl Admin {
                 fingerprint: *fingerprint,
                 status: status.as_u16(),
                 body: Secret::new(body.as_str()),
+                virtual_key,
             });
-            self.store.apply(edits, &self.record(terms, &before.view, after, edits, replay))?;
+            self.write(edits, self.record(terms, &before.view, after, edits, replay))?;
             Ok((body, created_tag(&answer)))
         };
         let made = self.state.change(&HashMap::new(), plan, commit);
@@ -186,7 +214,9 @@ impl Admin {
             Err(Stop::Refused(error)) => Err(error),
             Err(Stop::Replayed(replay)) => {
                 let status = StatusCode::from_u16(replay.status).unwrap_or(StatusCode::OK);
-                let mut response = json_response(status, replay.body.expose().to_owned(), None);
+                let body = replay.body.expose();
+                let tag = serde_json::from_str(body).ok().as_ref().and_then(created_tag);
+                let mut response = json_response(status, body.to_owned(), tag);
                 response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
                 Ok(response)
             }
@@ -208,9 +238,6 @@ impl Admin {
 
     fn record(&self, terms: &Terms, before: &View, after: &View, edits: &[Edit], replay: Option<NewReplay>) -> Record {
         let audit = audit::lines(before, after, edits);
-        for line in &audit {
-            tracing::info!(actor = &*terms.actor.0, object = line.object_type, id = line.object_id, "{}", line.action);
-        }
         Record { actor: terms.actor.0.to_string(), at: self.state.clock.now(), audit, replay }
     }
 }

@@ -2,9 +2,9 @@
 
 use super::Admin;
 use super::auth::basic_digest;
+use super::body::{Body, parse, received};
 use super::change::{Actor, Terms, tagged_as};
 use super::error::ApiError;
-use super::resource::{Body, parse, received};
 use crate::governance::edit::Edit;
 use crate::governance::view::View;
 use crate::wire::client;
@@ -31,15 +31,15 @@ pub(super) async fn update(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let body = parse(&received(body)?)?;
     let shown = admin
         .blocking(move |admin| {
-            admin.change(&terms, |snapshot| {
-                terms.allow(&shown(&snapshot.view))?;
+            let changed = admin.change(&terms, |snapshot| {
+                terms.allow(|| shown(&snapshot.view))?;
                 Ok(read_body(admin, &snapshot.view, &body)?)
             })?;
-            Ok(shown(&admin.state.snapshot().view))
+            Ok(shown(changed.view()))
         })
         .await?;
     let mut answer = shown.clone();
@@ -58,7 +58,7 @@ fn read_body(admin: &Admin, view: &View, body: &Value) -> Result<Vec<Edit>, Faul
         if let Some(section) = body.object("auth_config", &mut faults).value() {
             let env = |name: &str| std::env::var(name).ok();
             let digest = |pair: &str| basic_digest(&admin.state.hasher, pair.as_bytes());
-            let auth = client::basic_auth(&section, &view.basic_auth, &env, &digest, &mut faults);
+            let auth = client::basic_auth_of_api(&section, &view.basic_auth, &env, &digest, &mut faults);
             edits.push(Edit::BasicAuth(Arc::new(auth)));
         }
     }

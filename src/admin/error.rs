@@ -34,6 +34,10 @@ impl ApiError {
         self
     }
 
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub fn about(mut self, param: impl Into<String>) -> ApiError {
         self.param = Some(param.into());
         self
@@ -80,11 +84,10 @@ const fn kind(status: StatusCode) -> &'static str {
 /// the field then stands in `param`, and in the message only where those words leave it open.
 impl From<Faults> for ApiError {
     fn from(faults: Faults) -> ApiError {
-        let mistyped = |fault: &Fault| fault.message.starts_with("must be ");
-        let prefix = if faults.iter().any(mistyped) { "Invalid JSON: " } else { "" };
+        let prefix = if faults.iter().any(|fault| fault.mistyped) { "Invalid JSON: " } else { "" };
         let first = faults.iter().next();
         let message = match first {
-            Some(only) if faults.iter().len() == 1 && !mistyped(only) && is_plain(&only.path) => only.message.clone(),
+            Some(only) if faults.iter().len() == 1 && is_plain(only) => only.message.clone(),
             _ => format!("{prefix}{faults}"),
         };
         let error = ApiError::bad_request(message);
@@ -95,17 +98,30 @@ impl From<Faults> for ApiError {
     }
 }
 
-/// Whether the contract's words name the field well enough: the key's own fields, not those of one among several.
-fn is_plain(path: &str) -> bool {
+/// Whether the contract's words name the field well enough: the object's own fields, not those of one among
+/// several.
+fn is_plain(Fault { path, message, .. }: &Fault) -> bool {
     let field = path.split(['.', '[']).next().unwrap_or("");
-    matches!(field, "" | "name" | "budget" | "budgets" | "rate_limit")
+    let names_it =
+        matches!(
+            field,
+            "" | "name"
+                | "model_name"
+                | "budget"
+                | "budgets"
+                | "rate_limit"
+                | "targets"
+                | "scope_id"
+                | "concurrency_and_buffer_size"
+        ) || matches!(&**path, "provider" | "custom_provider_config" | "custom_provider_config.base_provider_type");
+    names_it && !message.starts_with("must be ")
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         match error.kind {
             StoreErrorKind::NameTaken => ApiError::new(StatusCode::CONFLICT, sentence(&error)).about("name"),
-            StoreErrorKind::ValueTaken | StoreErrorKind::IdTaken => {
+            StoreErrorKind::ValueTaken | StoreErrorKind::IdTaken | StoreErrorKind::NotUnresolved => {
                 ApiError::new(StatusCode::CONFLICT, sentence(&error))
             }
             StoreErrorKind::Busy => {

@@ -1,9 +1,9 @@
 //! A dry run: what would become of a call, and why. Nothing is sent, held or counted.
 
 use super::Admin;
+use super::body::{Body, parse, received};
 use super::change::Lens;
 use super::error::ApiError;
-use super::resource::{Body, parse, received};
 use crate::governance::entity::{RoutingRule, RuleScope};
 use crate::governance::judge::{Admission, admits};
 use crate::governance::money::Nanos;
@@ -75,11 +75,11 @@ fn answer(admin: &Admin, question: &Question) -> Value {
         answer
     };
     if let Err(refusal) = identified(&lens, question, known.is_some(), caller) {
-        return refused(&refusal, Vec::new(), &view.limits(caller, None, "", ""));
+        return refused(&refusal, Vec::new(), &view.limits(caller, None, "", "", ""));
     }
     let targets = match route::targets(view, caller, (question.kind, question.stream), &question.model) {
         Ok(targets) => targets,
-        Err(refusal) => return refused(&refusal, Vec::new(), &view.limits(caller, None, "", "")),
+        Err(refusal) => return refused(&refusal, Vec::new(), &view.limits(caller, None, "", "", "")),
     };
     let verdicts: Vec<Result<(), Refusal>> =
         targets.iter().map(|target| judge(&lens, caller, target, question.kind)).collect();
@@ -87,7 +87,7 @@ fn answer(admin: &Admin, question: &Question) -> Value {
     let candidates = targets.iter().zip(&verdicts).enumerate();
     let candidates = candidates.map(|(i, (target, verdict))| candidate(target, verdict, taken, i)).collect();
     let at = &targets[taken.unwrap_or(0)];
-    let limits = view.limits(caller, at.config, &at.provider.name, &at.model);
+    let limits = view.limits(caller, at.config, &at.provider.name, &at.model, &at.upstream_model);
     match (taken, verdicts.into_iter().next()) {
         (None, Some(Err(refusal))) => refused(&refusal, candidates, &limits),
         _ => {
@@ -120,7 +120,7 @@ fn identified(lens: &Lens<'_>, question: &Question, sent: bool, caller: Option<&
 /// What admission would say, as things stand.
 fn judge(lens: &Lens<'_>, caller: Option<&Caller>, target: &Target, kind: RequestKind) -> Result<(), Refusal> {
     route::price(lens.view, caller, target, kind)?;
-    let limits = lens.view.limits(caller, target.config, &target.provider.name, &target.model);
+    let limits = lens.view.limits(caller, target.config, &target.provider.name, &target.model, &target.upstream_model);
     let stands = |limit: &&&Limit| !admits(limit.max, lens.live(limit).0.used, 0, Admission::Remaining);
     let full: Vec<&Limit> = limits.iter().filter(stands).copied().collect();
     if full.is_empty() { Ok(()) } else { Err(Refusal::LimitReached(lens.exceeded(&full))) }

@@ -8,10 +8,11 @@ mod csv;
 use super::Admin;
 use super::error::ApiError;
 use super::query::Query;
+use crate::governance::money::Picos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
-use crate::store::{Cursor, Group, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
-use crate::wire::show::dollars;
+use crate::store::{Cursor, Group, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, PRICED, UNITS};
+use crate::wire::show::{dollars, picos};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::ACCEPT;
@@ -25,7 +26,7 @@ const PAGE_MAX: usize = 1_000;
 const GROUPS_MAX: usize = 10_000;
 const GROUPED_BY_MAX: usize = 2;
 
-const PARAMETERS: [&str; 14] = [
+const PARAMETERS: [&str; 15] = [
     "from",
     "to",
     "virtual_key_id",
@@ -40,6 +41,7 @@ const PARAMETERS: [&str; 14] = [
     "after",
     "group_by",
     "format",
+    "explain",
 ];
 
 /// What is asked for.
@@ -51,6 +53,8 @@ struct Question {
     limit: Option<usize>,
     after: Option<Cursor>,
     csv: bool,
+    /// Whether entries say what their cost is made of.
+    explain: bool,
 }
 
 /// `GET /api/ledger`
@@ -62,14 +66,14 @@ pub(super) async fn ask(State(admin): State<Admin>, uri: Uri, headers: HeaderMap
     if question.csv {
         return csv::entries(admin, question.filter, question.after, question.limit).await;
     }
-    let Question { filter, after, .. } = question;
+    let Question { filter, after, explain, .. } = question;
     let limit = question.limit.map_or(PAGE, |limit| limit.min(PAGE_MAX));
     // One more than the page tells whether there is another one.
     let mut entries = admin.blocking(move |admin| Ok(admin.store.ledger_entries(&filter, after, limit + 1)?)).await?;
     let more = entries.len() > limit;
     entries.truncate(limit);
     let next = entries.last().filter(|_| more).map(|last| cursor_text(cursor(last)));
-    let shown: Vec<Value> = entries.iter().map(entry).collect();
+    let shown: Vec<Value> = entries.iter().map(|one| entry(one, explain)).collect();
     Ok(Json(json!({ "count": shown.len(), "entries": shown, "limit": limit, "next": next })).into_response())
 }
 
@@ -113,6 +117,7 @@ impl Question {
             limit: query.number("limit")?.filter(|limit| *limit > 0),
             after: query.raw("after").map(|text| read_cursor(text).ok_or_else(no_cursor)).transpose()?,
             csv,
+            explain: query.switch("explain")?,
         })
     }
 }
@@ -179,8 +184,8 @@ fn no_cursor() -> ApiError {
     invalid("after", "must be what an answer gave as next")
 }
 
-fn entry(entry: &LedgerEntry) -> Value {
-    json!({
+fn entry(entry: &LedgerEntry, explain: bool) -> Value {
+    let mut shown = json!({
         "id": format!("{:032x}", entry.id),
         "admitted_at": entry.admitted_at.to_string(),
         "settled_at": entry.settled_at.to_string(),
@@ -195,7 +200,30 @@ fn entry(entry: &LedgerEntry) -> Value {
         "tier": entry.tier,
         "usage": usage(&entry.units),
         "cost": dollars(entry.cost),
-    })
+        "corrects": entry.corrects.map(|id| format!("{id:032x}")),
+    });
+    if explain {
+        shown["parts"] = parts(entry).map_or(Value::Null, Value::Array);
+    }
+    shown
+}
+
+/// What the cost is made of, by kind of unit. Absent where that is not known, or does not come to the cost.
+fn parts(entry: &LedgerEntry) -> Option<Vec<Value>> {
+    let rates = entry.rates?;
+    let mut sum = Picos::default();
+    let mut parts = Vec::new();
+    for (name, rate) in PRICED.into_iter().zip(rates) {
+        let place = UNITS.into_iter().position(|unit| unit == name)?;
+        let units = u64::try_from(entry.units[place]).ok()?;
+        let cost = rate.times(units);
+        sum = sum + cost;
+        if units > 0 {
+            let price = picos(rate.times(1));
+            parts.push(json!({ "kind": name, "units": units, "price": price, "cost": picos(cost) }));
+        }
+    }
+    (sum.round_up() == entry.cost).then_some(parts)
 }
 
 fn usage(units: &[i64; UNITS.len()]) -> Value {

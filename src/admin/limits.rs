@@ -1,10 +1,11 @@
 //! All budgets and rate limits with their owners, the reset of a budget, and the limits on providers.
 
 use super::Admin;
+use super::body::{Body, parse, received};
 use super::change::{Actor, Lens, Terms, restarts, tagged_as};
 use super::error::ApiError;
 use super::query::Query;
-use super::resource::{Body, Id, parse, read_with, received};
+use super::resource::{Id, read_with};
 use crate::governance::edit::{Edit, Restart};
 use crate::governance::entity::{Limits, ProviderLimits};
 use crate::governance::view::{Governed, Limit, LimitKey, Measure, View};
@@ -15,6 +16,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The limits of one owner, with who that is.
@@ -29,7 +31,8 @@ struct Owned<'a> {
 pub(super) async fn budgets(State(admin): State<Admin>, uri: Uri) -> Result<Json<Value>, ApiError> {
     Query::read(&uri)?.switch("from_memory")?;
     let shown = admin.blocking(|admin| {
-        Ok(admin.each_owned(|lens, owned, all| {
+        let snapshot = admin.state.snapshot();
+        Ok(Lens::on(admin, &snapshot).each_owned(|lens, owned, all| {
             all.extend(
                 owned
                     .declared
@@ -47,7 +50,8 @@ pub(super) async fn budgets(State(admin): State<Admin>, uri: Uri) -> Result<Json
 pub(super) async fn rate_limits(State(admin): State<Admin>, uri: Uri) -> Result<Json<Value>, ApiError> {
     Query::read(&uri)?.switch("from_memory")?;
     let shown = admin.blocking(|admin| {
-        Ok(admin.each_owned(|lens, owned, all| {
+        let snapshot = admin.state.snapshot();
+        Ok(Lens::on(admin, &snapshot).each_owned(|lens, owned, all| {
             all.extend(
                 owned
                     .declared
@@ -71,25 +75,24 @@ pub(super) async fn reset(
 ) -> Result<Json<Value>, ApiError> {
     let missing = || ApiError::new(StatusCode::NOT_FOUND, "Budget not found");
     let Path(id) = id.map_err(|_| missing())?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let budget = admin
         .blocking(move |admin| {
-            let find = |admin: &Admin| {
-                admin
-                    .each_owned(|lens, owned, all| {
-                        let mine = owned.declared.budgets.iter().filter(|budget| *budget.id == *id);
-                        all.extend(mine.map(|b| owned.sign(show::budget(b, owned.linked, &|limit| lens.live(limit)))));
-                    })
-                    .pop()
-                    .ok_or_else(missing)
+            let find = |lens: &Lens<'_>| {
+                lens.each_owned(|lens, owned, all| {
+                    let mine = owned.declared.budgets.iter().filter(|budget| *budget.id == *id);
+                    all.extend(mine.map(|b| owned.sign(show::budget(b, owned.linked, &|limit| lens.live(limit)))));
+                })
+                .pop()
+                .ok_or_else(missing)
             };
-            admin.change(&terms, |snapshot| {
-                terms.allow(&find(admin)?)?;
+            let changed = admin.change(&terms, |snapshot| {
+                find(&Lens::on(admin, snapshot))?;
                 let key = LimitKey { id: id.as_str().into(), measure: Measure::Money };
                 let at = snapshot.after_start(&key, admin.state.clock.now());
                 Ok(vec![Edit::Restart(Restart { key, at })])
             })?;
-            find(admin)
+            find(&changed.lens(admin, HashMap::new()))
         })
         .await?;
     Ok(Json(json!({ "message": "Budget reset successfully", "budget": budget })))
@@ -117,14 +120,14 @@ pub(super) async fn provider_update(
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(|_| provider_not_found())?;
     admin.state.snapshot().view.provider(&name).ok_or_else(provider_not_found)?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let body = parse(&received(body)?)?;
     let shown = admin
         .blocking(move |admin| {
-            admin.change(&terms, |snapshot| {
+            let changed = admin.change(&terms, |snapshot| {
                 let view = &snapshot.view;
                 let provider = Arc::clone(&view.provider(&name).ok_or_else(provider_not_found)?.name);
-                terms.allow(&admin.provider_limits(&name))?;
+                terms.allow(|| Lens::on(admin, snapshot).provider_limits(&name))?;
                 let none = Limits::default();
                 let old = view.provider_limits(&name).map_or(&none, |governed| &governed.entity.limits);
                 let limits = read_with(admin, view, |change, faults| {
@@ -145,7 +148,7 @@ pub(super) async fn provider_update(
                 }
                 Ok(edits)
             })?;
-            Ok(admin.provider_limits(&name))
+            Ok(changed.lens(admin, HashMap::new()).provider_limits(&name))
         })
         .await?;
     let mut answer = json!({ "message": "Provider governance updated successfully", "provider": shown });
@@ -166,12 +169,12 @@ pub(super) async fn provider_delete(
     name: Id,
 ) -> Result<Json<Value>, ApiError> {
     let Path(name) = name.map_err(|_| provider_not_found())?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     admin
         .blocking(move |admin| {
             admin.change(&terms, |snapshot| {
                 let provider = snapshot.view.provider(&name).ok_or_else(provider_not_found)?;
-                terms.allow(&admin.provider_limits(&name))?;
+                terms.allow(|| Lens::on(admin, snapshot).provider_limits(&name))?;
                 let some = snapshot.view.provider_limits(&name);
                 Ok(some.map(|_| Edit::RemoveProviderLimits(Arc::clone(&provider.name))).into_iter().collect())
             })
@@ -180,21 +183,17 @@ pub(super) async fn provider_delete(
     Ok(Json(json!({ "message": "Provider governance deleted successfully" })))
 }
 
-impl Admin {
-    /// The limits on a provider as they are now; a provider without any has none to show.
+impl Lens<'_> {
+    /// The limits on a provider; a provider without any has none to show.
     fn provider_limits(&self, name: &str) -> Value {
-        let snapshot = self.state.snapshot();
-        let lens = Lens::on(self, &snapshot);
-        let governed = lens.view.provider_limits(name).map(|governed| &**governed);
-        show::provider_limits(name, governed, &|limit| lens.live(limit))
+        let governed = self.view.provider_limits(name).map(|governed| &**governed);
+        show::provider_limits(name, governed, &|limit| self.live(limit))
     }
 
     /// Lets `show` see the limits of every owner, the widest level first.
     fn each_owned(&self, show: impl Fn(&Lens<'_>, &Owned<'_>, &mut Vec<Value>)) -> Vec<Value> {
-        let snapshot = self.state.snapshot();
-        let lens = Lens::on(self, &snapshot);
         let mut all = Vec::new();
-        owned(&snapshot.view, &mut |owned| show(&lens, &owned, &mut all));
+        owned(self.view, &mut |owned| show(self, &owned, &mut all));
         all
     }
 }

@@ -5,12 +5,15 @@
 
 pub mod audit;
 mod auth;
+mod body;
 mod change;
 mod config;
 pub mod docs;
 mod error;
 mod explain;
+mod failures;
 mod health;
+mod ledger;
 mod ledger_query;
 mod limits;
 mod model_configs;
@@ -35,8 +38,9 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get, post, put};
 use error::ApiError;
+use failures::Failures;
 use model_configs::ModelConfigs;
 use owners::{Customers, Teams};
 use price_overrides::PricingOverrides;
@@ -67,6 +71,7 @@ pub struct Admin(Arc<Shared>);
 struct Shared {
     parts: Parts,
     guard: Guard,
+    failures: Failures,
 }
 
 /// What the listener is made of, and what an operator decided about it.
@@ -101,7 +106,7 @@ impl Deref for Admin {
 impl Admin {
     pub fn new(parts: Parts) -> Admin {
         let guard = Guard::new(parts.token.as_ref(), &parts.state.hasher);
-        Admin(Arc::new(Shared { parts, guard }))
+        Admin(Arc::new(Shared { parts, guard, failures: Failures::default() }))
     }
 
     /// Runs what may wait for a disk where waiting hurts nobody.
@@ -115,11 +120,11 @@ impl Admin {
     }
 }
 
-/// Every path of the listener.
+/// The listener's answer to everything.
 pub fn router(admin: Admin) -> Router {
-    open_pages()
-        .merge(governance())
-        .merge(providers())
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "There is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not take this method")
@@ -129,58 +134,71 @@ pub fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-fn open_pages() -> Router<Admin> {
-    Router::new()
-        .route("/", get(docs::page))
-        .route("/openapi.json", get(docs::openapi))
-        .route("/console/page.js", get(docs::script))
-        .route("/console/page.css", get(docs::style))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route(QUOTA_PATH, get(virtual_keys::quota))
+/// Paths with what answers there.
+type Routes = Vec<(&'static str, MethodRouter<Admin>)>;
+
+/// Every path of the listener. A test holds the document to it, both ways.
+fn routes() -> Routes {
+    [open_pages(), governance(), providers()].concat()
 }
 
-fn governance() -> Router<Admin> {
+fn open_pages() -> Routes {
+    vec![
+        ("/", get(docs::page)),
+        ("/openapi.json", get(docs::openapi)),
+        ("/console/page.js", get(docs::script)),
+        ("/console/page.css", get(docs::style)),
+        ("/healthz", get(health::alive)),
+        ("/readyz", get(health::ready)),
+        ("/metrics", get(health::metrics)),
+        (QUOTA_PATH, get(virtual_keys::quota)),
+    ]
+}
+
+fn governance() -> Routes {
     let overrides = single::<PricingOverrides>().patch(resource::update::<PricingOverrides>);
     let provider_limits = put(limits::provider_update).delete(limits::provider_delete);
-    Router::new()
-        .route("/api/governance/virtual-keys", collection::<VirtualKeys>())
-        .route("/api/governance/virtual-keys/{vk_id}", single::<VirtualKeys>())
-        .route("/api/governance/virtual-keys/{vk_id}/rotate", post(virtual_keys::rotate))
-        .route("/api/governance/teams", collection::<Teams>())
-        .route("/api/governance/teams/{team_id}", single::<Teams>())
-        .route("/api/governance/customers", collection::<Customers>())
-        .route("/api/governance/customers/{customer_id}", single::<Customers>())
-        .route("/api/governance/budgets", get(limits::budgets))
-        .route("/api/governance/budgets/{id}/reset", post(limits::reset))
-        .route("/api/governance/rate-limits", get(limits::rate_limits))
-        .route("/api/governance/routing-rules", collection::<RoutingRules>())
-        .route("/api/governance/routing-rules/{rule_id}", single::<RoutingRules>())
-        .route("/api/governance/model-configs", collection::<ModelConfigs>())
-        .route("/api/governance/model-configs/{mc_id}", single::<ModelConfigs>())
-        .route("/api/governance/providers", get(limits::provider_list))
-        .route("/api/governance/providers/{provider_name}", provider_limits)
-        .route("/api/governance/pricing-overrides", collection::<PricingOverrides>())
-        .route("/api/governance/pricing-overrides/{id}", overrides)
-        .route("/api/governance/audit", get(audit::list))
-        .route("/api/governance/explain", post(explain::explain))
-        .route("/api/ledger", get(ledger_query::ask))
-        .route("/api/config", get(config::read).put(config::update))
+    vec![
+        ("/api/governance/virtual-keys", collection::<VirtualKeys>()),
+        ("/api/governance/virtual-keys/{vk_id}", single::<VirtualKeys>()),
+        ("/api/governance/virtual-keys/{vk_id}/rotate", post(virtual_keys::rotate)),
+        ("/api/governance/teams", collection::<Teams>()),
+        ("/api/governance/teams/{team_id}", single::<Teams>()),
+        ("/api/governance/customers", collection::<Customers>()),
+        ("/api/governance/customers/{customer_id}", single::<Customers>()),
+        ("/api/governance/budgets", get(limits::budgets)),
+        ("/api/governance/budgets/{id}/reset", post(limits::reset)),
+        ("/api/governance/rate-limits", get(limits::rate_limits)),
+        ("/api/governance/routing-rules", collection::<RoutingRules>()),
+        ("/api/governance/routing-rules/{rule_id}", single::<RoutingRules>()),
+        ("/api/governance/model-configs", collection::<ModelConfigs>()),
+        ("/api/governance/model-configs/{mc_id}", single::<ModelConfigs>()),
+        ("/api/governance/providers", get(limits::provider_list)),
+        ("/api/governance/providers/{provider_name}", provider_limits),
+        ("/api/governance/pricing-overrides", collection::<PricingOverrides>()),
+        ("/api/governance/pricing-overrides/{id}", overrides),
+        ("/api/governance/audit", get(audit::list)),
+        ("/api/governance/explain", post(explain::explain)),
+        ("/api/ledger", get(ledger_query::ask)),
+        ("/api/ledger/unresolved", get(ledger::unresolved)),
+        ("/api/ledger/{id}/correct", post(ledger::correct)),
+        ("/api/config", get(config::read).put(config::update)),
+    ]
 }
 
-fn providers() -> Router<Admin> {
+fn providers() -> Routes {
     let provider = get(providers::read).put(providers::update).delete(providers::delete);
     let key = get(providers::key_read).put(providers::key_update).delete(providers::key_delete);
-    Router::new()
-        .route("/api/providers", get(providers::list).post(providers::create))
-        .route("/api/providers/{provider}", provider)
-        .route("/api/providers/{provider}/keys", get(providers::key_list).post(providers::key_create))
-        .route("/api/providers/{provider}/keys/{key_id}", key)
-        .route("/api/keys", get(providers::all_keys))
-        .route("/api/models", get(providers::models))
-        .route("/api/models/details", get(providers::models_details))
-        .route("/api/models/base", get(providers::models_base))
+    vec![
+        ("/api/providers", get(providers::list).post(providers::create)),
+        ("/api/providers/{provider}", provider),
+        ("/api/providers/{provider}/keys", get(providers::key_list).post(providers::key_create)),
+        ("/api/providers/{provider}/keys/{key_id}", key),
+        ("/api/keys", get(providers::all_keys)),
+        ("/api/models", get(providers::models)),
+        ("/api/models/details", get(providers::models_details)),
+        ("/api/models/base", get(providers::models_base)),
+    ]
 }
 
 /// The listener at work.

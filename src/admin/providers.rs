@@ -1,16 +1,18 @@
 //! Providers and their keys over REST.
 
 use super::Admin;
+use super::body::{Body, parse, received};
 use super::change::{Actor, Lens, Terms, tagged_as};
 use super::error::ApiError;
 use super::query::Query;
-use super::resource::{Body, Id, new_id, parse, received};
+use super::resource::{Id, new_id};
 use crate::governance::edit::{self, Edit};
 use crate::governance::entity::{Provider, ProviderKey};
 use crate::governance::pricing::Catalog;
 use crate::governance::view::View;
 use crate::wire::faults::Faults;
 use crate::wire::provider::{ProviderChange, provider, provider_key};
+use crate::wire::read::Object;
 use crate::wire::show::{self, ModelQuery};
 use axum::Extension;
 use axum::Json;
@@ -48,15 +50,9 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let bytes = received(body)?;
-    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes)?;
+    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes, &admin.state.hasher)?;
     let body = parse(&bytes)?;
-    let name = match body.get("provider") {
-        Some(Value::String(name)) if !name.trim().is_empty() => name.clone(),
-        None | Some(Value::Null | Value::String(_)) => {
-            return Err(ApiError::bad_request("Missing provider").about("provider"));
-        }
-        Some(_) => return Err(ApiError::bad_request("Invalid JSON: provider: must be a string").about("provider")),
-    };
+    let name = read_name(&body)?;
     admin
         .blocking(move |admin| {
             let made = Arc::<str>::from(&*name);
@@ -79,6 +75,16 @@ pub(super) async fn create(
         .await
 }
 
+fn read_name(body: &Value) -> Result<String, Faults> {
+    let mut faults = Faults::default();
+    let name = Object::of(body, "", &mut faults).and_then(|body| body.text("provider", &mut faults).value());
+    let name = name.filter(|name| !name.trim().is_empty());
+    if name.is_none() && faults.is_empty() {
+        faults.add("provider", "Missing provider");
+    }
+    faults.into_result(name.unwrap_or_default().to_owned())
+}
+
 /// `PUT /api/providers/{provider}`: the whole of it; one that is not there is made.
 pub(super) async fn update(
     State(admin): State<Admin>,
@@ -88,19 +94,22 @@ pub(super) async fn update(
     body: Body,
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(|_| unknown_provider(""))?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let body = parse(&received(body)?)?;
     let shown = admin
         .blocking(move |admin| {
-            admin.change(&terms, |snapshot| {
+            let changed = admin.change(&terms, |snapshot| {
                 let old = snapshot.view.provider(&name);
-                terms.allow(&old.map_or(Value::Null, |old| show::provider(old)))?;
+                match old {
+                    Some(old) => terms.allow(|| show::provider(old))?,
+                    None => terms.allow_new()?,
+                }
                 let read = read_with(admin, &snapshot.view, |change, faults| {
                     provider(&name, &body, old.map(|old| &**old), change, faults)
                 })?;
                 Ok(vec![Edit::Provider(Arc::new(read))])
             })?;
-            Ok(show::provider(find(&admin.state.snapshot().view, &name)?))
+            Ok(show::provider(find(changed.view(), &name)?))
         })
         .await?;
     Ok(tagged_as(&shown, &shown))
@@ -114,14 +123,14 @@ pub(super) async fn delete(
     name: Id,
 ) -> Result<Json<Value>, ApiError> {
     let Path(name) = name.map_err(|_| unknown_provider(""))?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     admin
         .blocking(move |admin| {
             let mut gone = Value::Null;
             admin.change(&terms, |snapshot| {
                 let provider = find(&snapshot.view, &name)?;
                 gone = show::provider(provider);
-                terms.allow(&gone)?;
+                terms.allow(|| gone.clone())?;
                 Ok(edit::remove_provider(&snapshot.view, provider))
             })?;
             Ok(Json(gone))
@@ -170,7 +179,7 @@ pub(super) async fn key_create(
     let Path(name) = name.map_err(|_| unknown_provider(""))?;
     find(&admin.state.snapshot().view, &name)?;
     let bytes = received(body)?;
-    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes)?;
+    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes, &admin.state.hasher)?;
     let body = parse(&bytes)?;
     admin
         .blocking(move |admin| {
@@ -206,14 +215,14 @@ pub(super) async fn key_update(
 ) -> Result<Response, ApiError> {
     let Path((name, id)) = ids.map_err(|_| unknown_provider(""))?;
     find_key(find(&admin.state.snapshot().view, &name)?, &id)?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let body = parse(&received(body)?)?;
     let shown = admin
         .blocking(move |admin| {
-            admin.change(&terms, |snapshot| {
+            let changed = admin.change(&terms, |snapshot| {
                 let old = find(&snapshot.view, &name)?;
                 let old_key = find_key(old, &id)?;
-                terms.allow(&show::provider_key(old, old_key))?;
+                terms.allow(|| show::provider_key(old, old_key))?;
                 let key = read_with(admin, &snapshot.view, |change, faults| {
                     provider_key(old, &body, Some(old_key), change, faults)
                 })?;
@@ -224,8 +233,7 @@ pub(super) async fn key_update(
                 }
                 Ok(vec![Edit::Provider(Arc::new(provider))])
             })?;
-            let snapshot = admin.state.snapshot();
-            let provider = find(&snapshot.view, &name)?;
+            let provider = find(changed.view(), &name)?;
             Ok(show::provider_key(provider, find_key(provider, &id)?))
         })
         .await?;
@@ -240,14 +248,14 @@ pub(super) async fn key_delete(
     ids: KeyId,
 ) -> Result<Json<Value>, ApiError> {
     let Path((name, id)) = ids.map_err(|_| unknown_provider(""))?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     admin
         .blocking(move |admin| {
             let mut gone = Value::Null;
             admin.change(&terms, |snapshot| {
                 let provider = find(&snapshot.view, &name)?;
                 gone = show::provider_key(provider, find_key(provider, &id)?);
-                terms.allow(&gone)?;
+                terms.allow(|| gone.clone())?;
                 Ok(edit::remove_provider_key(&snapshot.view, provider, &id))
             })?;
             Ok(Json(gone))
@@ -265,9 +273,9 @@ pub(super) async fn models_details(State(admin): State<Admin>, uri: Uri) -> Resu
     asked(&admin, &uri, 20, show::models_details)
 }
 
-/// `GET /api/models/base`: the names that releases share.
+/// `GET /api/models/base`: the names that releases share, all of them unless `limit` says otherwise.
 pub(super) async fn models_base(State(admin): State<Admin>, uri: Uri) -> Result<Json<Value>, ApiError> {
-    asked(&admin, &uri, 20, show::models_base)
+    asked(&admin, &uri, usize::MAX, show::models_base)
 }
 
 fn asked(

@@ -7,6 +7,12 @@ use axum::http::Uri;
 const PAGE: usize = 25;
 const PAGE_MAX: usize = 100;
 
+impl Default for Page {
+    fn default() -> Page {
+        Page { offset: 0, limit: PAGE }
+    }
+}
+
 /// The query of a request. The first value of a name counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Query(Vec<(String, String)>);

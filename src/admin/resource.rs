@@ -4,6 +4,7 @@
 //! is the same for all: what is there, the conditions, all faults at once, clashes, one transaction.
 
 use super::Admin;
+use super::body::{Body, parse, received};
 use super::change::{Actor, Lens, Terms, tagged};
 use super::error::ApiError;
 use super::query::{Page, Query};
@@ -17,8 +18,7 @@ use crate::wire::change::Change;
 use crate::wire::faults::Faults;
 use axum::Extension;
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{OriginalUri, Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
@@ -27,7 +27,6 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub(super) type Body = Result<Bytes, BytesRejection>;
 pub(super) type Id = Result<Path<String>, PathRejection>;
 
 /// A kind of declared object.
@@ -141,7 +140,7 @@ pub(super) async fn create<R: Resource>(
     body: Body,
 ) -> Result<Response, ApiError> {
     let bytes = received(body)?;
-    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes)?;
+    let terms = Terms::of_create(actor, &headers, &method, uri.path(), &bytes, &admin.state.hasher)?;
     let body = parse(&bytes)?;
     let plan = move |admin: &Admin, snapshot: &Snapshot| {
         let entity = read_with(admin, &snapshot.view, |change, faults| R::read(&body, None, change, faults))?;
@@ -173,22 +172,24 @@ pub(super) async fn update<R: Resource>(
     let id = known_id::<R>(id)?;
     // Whether it exists comes before what is wrong with the body.
     R::find(&admin.state.snapshot().view, &id).ok_or_else(not_found::<R>)?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let body = parse(&received(body)?)?;
     let object = admin
         .blocking(move |admin| {
-            admin.change(&terms, |snapshot| {
+            let mut values = HashMap::new();
+            let changed = admin.change(&terms, |snapshot| {
                 let view = &snapshot.view;
                 let old = R::find(view, &id).ok_or_else(not_found::<R>)?;
-                terms.allow(&R::show(&Lens::on(admin, snapshot), &id).ok_or_else(not_found::<R>)?)?;
+                terms.allow(|| R::show(&Lens::on(admin, snapshot), &id).unwrap_or_default())?;
                 let entity = read_with(admin, view, |change, faults| R::read(&body, Some(old), change, faults))?;
                 R::check(view, &entity)?;
                 let restarts = super::change::restarts(snapshot, R::limits(&entity, old), admin.state.clock.now());
                 let mut edits = R::put(admin, view, entity)?;
                 edits.extend(restarts);
+                values = R::values(admin, &[id.as_str().into()])?;
                 Ok(edits)
             })?;
-            admin.shown::<R>(&id)
+            R::show(&changed.lens(admin, values), &id).ok_or_else(not_found::<R>)
         })
         .await?;
     Ok(tagged(json!({ "message": format!("{} updated successfully", R::TITLE), R::ONE: object })))
@@ -201,12 +202,12 @@ pub(super) async fn delete<R: Resource>(
     id: Id,
 ) -> Result<Json<Value>, ApiError> {
     let id = known_id::<R>(id)?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     admin
         .blocking(move |admin| {
             admin.change(&terms, |snapshot| {
                 let entity = R::find(&snapshot.view, &id).ok_or_else(not_found::<R>)?;
-                terms.allow(&R::show(&Lens::on(admin, snapshot), &id).ok_or_else(not_found::<R>)?)?;
+                terms.allow(|| R::show(&Lens::on(admin, snapshot), &id).unwrap_or_default())?;
                 Ok(R::remove(&snapshot.view, entity))
             })
         })
@@ -241,17 +242,6 @@ pub(super) fn read_with<T>(
 
 pub(super) fn new_id() -> String {
     uuid::Uuid::new_v4().to_string()
-}
-
-pub(super) fn received(body: Body) -> Result<Bytes, ApiError> {
-    body.map_err(|rejected| match rejected.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is longer than 1 MiB"),
-        status => ApiError::new(status, "The body could not be read"),
-    })
-}
-
-pub(super) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("Invalid JSON: {error}")))
 }
 
 pub(super) fn not_found<R: Resource>() -> ApiError {

@@ -123,21 +123,18 @@ pub(super) async fn rotate(
     id: Id,
 ) -> Result<Response, ApiError> {
     let Path(id) = id.map_err(|_| not_found::<VirtualKeys>())?;
-    let terms = Terms::read(actor, &headers)?;
+    let terms = Terms::read(actor, &headers);
     let value = Secret::new(new_virtual_key_value());
     let key = admin
         .blocking(move |admin| {
-            admin.change(&terms, |snapshot| {
-                let lens = Lens::on(admin, snapshot);
-                terms.allow(&VirtualKeys::show(&lens, &id).ok_or_else(not_found::<VirtualKeys>)?)?;
+            let changed = admin.change(&terms, |snapshot| {
                 let caller = snapshot.view.caller_by_id(&id).ok_or_else(not_found::<VirtualKeys>)?;
+                terms.allow(|| VirtualKeys::show(&Lens::on(admin, snapshot), &id).unwrap_or_default())?;
                 let key = VirtualKey { updated_at: admin.state.clock.now(), ..VirtualKey::clone(&caller.key) };
                 let digest = admin.state.hasher.digest(value.expose().as_bytes());
                 Ok(vec![Edit::VirtualKey { key: Arc::new(key), digest, value: Some(value.clone()) }])
             })?;
-            let snapshot = admin.state.snapshot();
-            let mut lens = Lens::on(admin, &snapshot);
-            lens.values = HashMap::from([(id.clone(), value)]);
+            let lens = changed.lens(admin, HashMap::from([(id.clone(), value)]));
             VirtualKeys::show(&lens, &id).ok_or_else(not_found::<VirtualKeys>)
         })
         .await?;

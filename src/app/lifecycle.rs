@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::broadcast::error::TryRecvError;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,16 +36,31 @@ pub enum Stop {
 }
 
 /// Somebody who may ask for the end.
-struct StopWatch(watch::Receiver<Option<Stop>>);
+struct StopWatch {
+    asked: watch::Receiver<Option<Stop>>,
+    closer: Arc<Closer>,
+}
 
 #[async_trait]
 impl ShutdownSignalWatch for StopWatch {
     async fn recv(&self) -> ShutdownSignal {
-        let mut asked = self.0.clone();
+        let mut asked = self.asked.clone();
         let stop = asked.wait_for(Option::is_some).await.ok().and_then(|stop| *stop);
         match stop {
             Some(Stop::Drain) => ShutdownSignal::GracefulTerminate,
-            Some(Stop::HandOver) => ShutdownSignal::GracefulUpgrade,
+            Some(Stop::HandOver) => {
+                // The successor reads the store once it has the listeners: a change that is made here after that
+                // would not reach it.
+                let closer = Arc::clone(&self.closer);
+                let (done, closed) = oneshot::channel();
+                std::thread::spawn(move || {
+                    closer.close_admin();
+                    // Nobody waits any more if the process is ending by now.
+                    let _ = done.send(());
+                });
+                let _ = closed.await;
+                ShutdownSignal::GracefulUpgrade
+            }
             Some(Stop::Now) | None => ShutdownSignal::FastShutdown,
         }
     }
@@ -113,7 +128,7 @@ impl App {
         if let Err(error) = std::thread::Builder::new().name("drain".to_owned()).spawn(watch_drain) {
             tracing::error!(%error, "no thread to watch the drain; stopping will take the whole grace period");
         }
-        server.run(RunArgs { shutdown_signal: Box::new(StopWatch(asked)) });
+        server.run(RunArgs { shutdown_signal: Box::new(StopWatch { asked, closer: Arc::clone(&closer) }) });
         // A runtime that is shut down drops its tasks a moment later, on its own threads; whatever was
         // still open settles itself then, and must find the writer alive.
         let begun = stopwatch();
@@ -144,13 +159,8 @@ fn drained(
     mut phases: broadcast::Receiver<ExecutionPhase>,
     grace_period: Duration,
 ) -> bool {
-    let stop = match wait_for_stop(&mut asked) {
-        Some(stop) if stop != Stop::Now => stop,
-        _ => return false,
-    };
-    if stop == Stop::HandOver {
-        // The successor shares the admin address; a change made here would not reach it.
-        closer.close_admin();
+    if wait_for_stop(&mut asked).is_none_or(|stop| stop == Stop::Now) {
+        return false;
     }
     let hurried = || *asked.borrow() == Some(Stop::Now);
     // Until listeners are handed over, which takes seconds, calls are still accepted here.

@@ -13,6 +13,7 @@ use crate::governance::secret::Secret;
 use crate::proxy::{Gateway, IDLE_CLIENT_SECONDS, Options};
 use crate::state::State;
 use crate::state::clock::Clock;
+use crate::store::journal::{self, Claimed};
 use crate::store::writer::Writer;
 use crate::store::{DataLock, Follow, Keep, Store, StoreError, key_file};
 use crate::telemetry::Metrics;
@@ -33,7 +34,7 @@ use std::time::Duration;
 
 /// Holds and unwritten entries together. At ten thousand calls a second, some seconds of a disk that
 /// does not answer.
-const OUTBOX_PLACES: usize = 65_536;
+const OUTBOX_PLACES: u32 = 65_536;
 /// How long the last flush tries.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 const HOURLY_SUMS_KEPT: Duration = Duration::from_secs(365 * 24 * 3_600);
@@ -101,7 +102,14 @@ impl App {
         let encryption_key = encryption_key(&settings, &data_dir)?;
         let store = Arc::new(Store::open(&settings.store.path, &encryption_key)?);
         let metrics = Metrics::new();
-        let state = Arc::new(State::new(Clock::System, store.hasher(), OUTBOX_PLACES));
+        // What dead processes left counts before anything is read or served.
+        let mut ledger = store.ledger_keeping(keep(&settings))?;
+        let clock = Clock::System;
+        let Claimed { journal, predecessors, recovered } =
+            journal::claim(&data_dir, OUTBOX_PLACES, &mut *ledger, clock.now())?;
+        recovered.log();
+        let places = OUTBOX_PLACES as usize;
+        let state = Arc::new(State::with_journal(clock.clone(), store.hasher(), places, Some(journal)));
         let reloader =
             Arc::new(Reloader::new(start.config_path.clone(), Arc::clone(&state), Arc::clone(&store), metrics.clone()));
         let opening = reloader.apply_first(&settings)?;
@@ -118,9 +126,9 @@ impl App {
         add_proxy(&mut server, &settings, gateway)?;
         // As long as the predecessor may take, with some seconds for it to hand over and to write.
         let patience = settings.server.grace_period + Duration::from_secs(30);
-        let follow = start.upgrade.then(|| Follow::new(Arc::clone(&state), opening, patience));
-        let (outbox, clock) = (Arc::clone(state.outbox()), state.clock.clone());
-        let writer = Writer::start(outbox, store.ledger_keeping(keep(&settings))?, metrics.clone(), clock, follow)
+        let follow = (start.upgrade || predecessors.are_awaited())
+            .then(|| Follow::new(Arc::clone(&state), opening, predecessors, patience));
+        let writer = Writer::start(Arc::clone(state.outbox()), ledger, metrics.clone(), clock, follow)
             .map_err(|source| StartError::Thread { what: "the ledger's writer", source })?;
         let handle = Admin::new(admin::Parts {
             state: Arc::clone(&state),

@@ -166,6 +166,7 @@ impl Reloader {
                 let at = self.state.clock.now();
                 let record = Record { actor: "config file".to_owned(), at, audit, replay: None };
                 self.store.apply(edits, &record)?;
+                audit::tell(&record.actor, &record.audit);
             }
             Ok(report)
         };

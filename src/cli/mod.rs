@@ -144,6 +144,11 @@ fn run_until_signal(app: App, tidy_up: impl FnOnce() + Clone + Send + 'static) -
                 let stop = match signal {
                     // Asked a second time, nobody wants to wait any more.
                     _ if stopping && signal != SIGHUP => Stop::Now,
+                    // A successor may have read the store already.
+                    SIGHUP if stopping => {
+                        tracing::warn!("not reloaded: this process is stopping");
+                        continue;
+                    }
                     SIGHUP => {
                         reloader.reload();
                         continue;

@@ -10,6 +10,7 @@ use crate::governance::pricing::{Catalog, Price, Prices, UnknownModel};
 use crate::governance::secret::Secret;
 use crate::governance::time::Span;
 use crate::governance::view::Policy;
+use crate::wire::client;
 use crate::wire::faults::Faults;
 use crate::wire::read::{Given, Object};
 use crate::wire::strict::only_known;
@@ -129,7 +130,7 @@ pub(super) fn read(value: &Value, reading: &mut Reading<'_>) -> Option<Settings>
         reading.warnings.push(format!("these sections have no meaning here and are ignored: {}", foreign.join(", ")));
     }
     read_client(&root, reading);
-    section(&root, "auth_config", reading);
+    read_auth(&root, reading);
     let policy = read_policy(&root, reading);
     let declared = declared::read(&root, reading);
     declared::check(&declared, reading);
@@ -301,6 +302,20 @@ fn read_client(root: &Object<'_>, reading: &mut Reading<'_>) {
         [STORED_CLIENT, FOREIGN_CLIENT].concat().into_iter().filter(|name| client.has(name)).collect();
     if !foreign.is_empty() {
         reading.warnings.push(format!("client: these settings have no effect here: {}", foreign.join(", ")));
+    }
+}
+
+/// The same of the admin listener's user, which may stand in either place.
+fn read_auth(root: &Object<'_>, reading: &mut Reading<'_>) {
+    let outer = section(root, "auth_config", reading);
+    let inner = root.object("governance", &mut Faults::default()).value();
+    let inner = inner.and_then(|governance| governance.object("auth_config", reading.faults).value());
+    for auth in outer.into_iter().chain(inner) {
+        only_known(&auth, client::AUTH, reading.faults);
+        if auth.has("disable_auth_on_inference") {
+            let path = auth.path("disable_auth_on_inference");
+            reading.warnings.push(format!("{path}: has no effect here; client.enforce_auth_on_inference decides"));
+        }
     }
 }
 

@@ -277,7 +277,7 @@ fn a_bifrost_file_loads_as_it_stands() {
     let settings = parse(
         r#"{"$schema": "x", "encryption_key": "y", "config_store": {"enabled": true},
             "client": {"drop_excess_requests": false, "enforce_auth_on_inference": false, "allowed_origins": []},
-            "auth_config": {"admin_username": "a", "admin_password": "b", "is_enabled": false},
+            "auth_config": {"admin_username": "a", "admin_password": "b of twelve letters", "is_enabled": false},
             "providers": {"openai": {"keys": [{"name": "k", "value": {"value": "sk-1", "env_var": "", "from_env": false},
               "models": ["gpt-4o"], "weight": 0.5}], "network_config": {"max_retries": 2}}}}"#,
     )
@@ -292,6 +292,42 @@ fn a_bifrost_file_loads_as_it_stands() {
             "client: these settings have no effect here: drop_excess_requests",
         ]
     );
+}
+
+#[test]
+fn the_admin_listeners_user_is_checked() {
+    refused(
+        "auth_config: { admin_usrname: a, is_enabled: false }\ngovernance: { auth_config: { enabled: true } }\n",
+        &[
+            "t.yaml:1:16: auth_config.admin_usrname: unknown key; did you mean 'admin_username'?",
+            "t.yaml:2:30: governance.auth_config.enabled: unknown key",
+        ],
+    );
+    refused(
+        "auth_config: { admin_username: a, admin_password: eleven-char, is_enabled: true }",
+        &["t.yaml:1:35: auth_config.admin_password: is shorter than 12 characters"],
+    );
+    let settings = parse(
+        "auth_config: { disable_auth_on_inference: true }\nproviders: { openai: { keys: [{ name: a, value: b }] } }",
+    )
+    .unwrap();
+    let warning = "auth_config.disable_auth_on_inference: has no effect here; client.enforce_auth_on_inference decides";
+    assert_eq!(settings.warnings, [warning]);
+}
+
+#[test]
+fn a_password_from_the_environment_is_in_no_fault() {
+    for text in [
+        "auth_config: { admin_username: a, admin_password: { value: env.OPENAI_API_KEY, env_var: 'no name' } }",
+        "auth_config: { admin_username: a, admin_password: { env_var: env.OPENAI_API_KEY, value: 7 } }",
+        "auth_config: { admin_username: { value: env.OPENAI_API_KEY, env_var: 'a:b' }, admin_password: [env.OPENAI_API_KEY] }",
+        "governance: { auth_config: { admin_password: { env_var: env.OPENAI_API_KEY, from_env: env.OPENAI_API_KEY } } }",
+    ] {
+        let faults = parse(text).err().unwrap_or_default().join("\n");
+        assert!(!faults.contains("sk-the-provider"), "{faults}");
+    }
+    let text = "auth_config: { admin_username: { env_var: env.OPENAI_API_KEY }, admin_password: { value: env.OPENAI_API_KEY }, is_enabled: true }";
+    assert_eq!(view(&parse(text).unwrap()).basic_auth.username, "sk-the-provider-secret");
 }
 
 #[test]

@@ -152,7 +152,8 @@ impl Grower<'_> {
 fn keeps_its_variable(path: &str) -> bool {
     let ends = ["].value", "].value.value", "].value.env_var"];
     // Of the admin listener's user, the password.
-    path.ends_with("auth_config.admin_password")
+    path.contains("auth_config.admin_password")
+        || path.contains("auth_config.admin_username")
         || path.starts_with("providers.")
             && (ends.iter().any(|end| path.ends_with(end)) || path.contains("_key_config."))
 }

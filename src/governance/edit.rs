@@ -40,10 +40,71 @@ pub enum Edit {
     BasicAuth(Arc<BasicAuth>),
     /// Usage starts from nothing.
     Restart(Restart),
+    /// An entry of the config file was brought into force.
+    Applied(Arc<Applied>),
+    /// The config file has this entry no more.
+    Forgotten(EntryKey),
     /// The config file's alone; the store does not keep it.
     Policy(Policy),
     /// Likewise.
     Catalog(Arc<Catalog>),
+}
+
+/// Kinds of entries of the config file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryKind {
+    Client,
+    Auth,
+    Provider,
+    ProviderLimits,
+    Customer,
+    Team,
+    VirtualKey,
+    ModelConfig,
+    RoutingRule,
+    PricingOverride,
+}
+
+impl EntryKind {
+    const NAMES: [(EntryKind, &'static str); 10] = [
+        (EntryKind::Client, "client_config"),
+        (EntryKind::Auth, "auth_config"),
+        (EntryKind::Provider, "provider"),
+        (EntryKind::ProviderLimits, "provider_governance"),
+        (EntryKind::Customer, "customer"),
+        (EntryKind::Team, "team"),
+        (EntryKind::VirtualKey, "virtual_key"),
+        (EntryKind::ModelConfig, "model_config"),
+        (EntryKind::RoutingRule, "routing_rule"),
+        (EntryKind::PricingOverride, "pricing_override"),
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        EntryKind::NAMES[self as usize].1
+    }
+
+    pub fn from_name(name: &str) -> Option<EntryKind> {
+        EntryKind::NAMES.iter().find(|(_, other)| *other == name).map(|(kind, _)| *kind)
+    }
+}
+
+/// Which entry of the config file: its kind, and its id or its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryKey {
+    pub kind: EntryKind,
+    pub name: Arc<str>,
+}
+
+/// What is known of an entry of the config file since it was last brought into force. It stays when the
+/// object that it made is changed, renamed or deleted over REST: only a changed entry is applied again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    pub entry: EntryKey,
+    pub object_id: Arc<str>,
+    /// A keyed digest of the entry's own words.
+    pub hash: Arc<str>,
+    /// Of the value that it gave a virtual key.
+    pub value: Option<Digest>,
 }
 
 /// A limit whose usage starts from nothing at an instant that no other window of it begins at.

@@ -1,7 +1,8 @@
 //! What usage costs: price tables, and usage × prices → money, rounded once.
 
 use super::money::{Nanos, Picos, Rate};
-use super::price_field::{Lane, place};
+use super::price_field::{Lane, Slot, place};
+use super::request::RequestKind;
 use super::usage::{ServiceTier, Usage};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -74,18 +75,19 @@ struct Rates {
 }
 
 impl Price {
-    /// This price, or none, with what an override sets put in its place. Absent where that is no price of a
-    /// token at all: what a model costs by other units is not known here.
-    pub fn patched(base: Option<&Price>, patch: &BTreeMap<&'static str, Rate>) -> Option<Price> {
-        let mut price = base.cloned();
-        for (slot, lane, rate) in patch.iter().filter_map(|(field, rate)| {
-            let (slot, lane) = place(field)?;
-            Some((slot, lane, *rate))
-        }) {
-            let prices = price.get_or_insert_default().lane_mut(lane);
-            *slot(prices) = Some(rate);
+    /// This price, or none, with what an override sets put in its place. Alone, an override is a price only
+    /// if it prices all that a call of this kind always has: what it leaves out would be free without
+    /// anybody having said so.
+    pub fn patched(base: Option<&Price>, patch: &Patch, kind: RequestKind) -> Option<Price> {
+        let mut price = base.cloned().unwrap_or_default();
+        for (slot, lane, rate) in &patch.0 {
+            *slot(price.lane_mut(*lane)) = Some(*rate);
         }
-        price
+        (base.is_some() || price.is_whole(kind)).then_some(price)
+    }
+
+    fn is_whole(&self, kind: RequestKind) -> bool {
+        self.standard.input.is_some() && (self.standard.output.is_some() || !kind.has_output())
     }
 
     fn lane_mut(&mut self, lane: Lane) -> &mut Prices {
@@ -110,18 +112,34 @@ impl Price {
     /// What `usage` costs. The tier is decided by the input alone, as providers define it; each
     /// price falls back on its own from tier to standard.
     pub fn cost(&self, usage: &Usage) -> Nanos {
+        let Usage { input, cache_read, cache_write, cache_write_long, audio_input, image_input, .. } = *usage;
+        let units = [input, cache_read, cache_write, cache_write_long, audio_input, image_input];
+        let units = units.into_iter().chain([usage.output, usage.audio_output]);
+        let parts = self.applied(usage).into_iter().zip(units).map(|(rate, units)| rate.times(units));
+        parts.sum::<Picos>().round_up()
+    }
+
+    /// The rates that price `usage`, in the order of its buckets: `input`, `cache_read`, `cache_write`,
+    /// `cache_write_long`, `audio_input`, `image_input`, `output`, `audio_output`.
+    pub fn applied(&self, usage: &Usage) -> [Rate; 8] {
         let rates = self.rates(usage.input_total(), usage.tier);
-        let parts: [Picos; 8] = [
-            rates.input.times(usage.input),
-            rates.cache_read.times(usage.cache_read),
-            rates.cache_write.times(usage.cache_write),
-            rates.cache_write_long.times(usage.cache_write_long),
-            rates.audio_input.times(usage.audio_input),
-            rates.image_input.times(usage.image_input),
-            rates.output.times(usage.output),
-            rates.audio_output.times(usage.audio_output),
-        ];
-        parts.into_iter().sum::<Picos>().round_up()
+        let Rates { input, cache_read, cache_write, cache_write_long, audio_input, image_input, .. } = rates;
+        [input, cache_read, cache_write, cache_write_long, audio_input, image_input, rates.output, rates.audio_output]
+    }
+
+    /// What so many tokens cost at the very most, whatever they turn out to be and whatever lane serves them:
+    /// each at the dearest rate that can apply to it.
+    pub fn cost_bound(&self, input: u64, output: u64) -> Nanos {
+        let lanes = [&self.standard, &self.batch, &self.flex, &self.priority];
+        let long = self.long_context.iter().filter(|(threshold, _)| input > *threshold).map(|(_, prices)| prices);
+        let (mut dear_input, mut dear_output) = (Rate::ZERO, Rate::ZERO);
+        for prices in lanes.into_iter().chain(long) {
+            let Prices { input, output, cache_read, cache_write, cache_write_long, .. } = *prices;
+            let inputs = [input, cache_read, cache_write, cache_write_long, prices.audio_input, prices.image_input];
+            dear_input = inputs.into_iter().flatten().fold(dear_input, Rate::max);
+            dear_output = [output, prices.audio_output].into_iter().flatten().fold(dear_output, Rate::max);
+        }
+        [dear_input.times(input), dear_output.times(output)].into_iter().sum::<Picos>().round_up()
     }
 
     fn rates(&self, input_total: u64, tier: ServiceTier) -> Rates {
@@ -148,6 +166,21 @@ impl Price {
             audio_output: pick(|p| p.audio_output).unwrap_or(output),
             image_input: pick(|p| p.image_input).unwrap_or(input),
         }
+    }
+}
+
+/// The prices that an override sets, each with the place where it goes.
+#[derive(Debug, Clone, Default)]
+pub struct Patch(Box<[(Slot, Lane, Rate)]>);
+
+impl Patch {
+    /// By the names of the price table. What is no price of a token has no place.
+    pub fn of(fields: &BTreeMap<&'static str, Rate>) -> Patch {
+        let placed = fields.iter().filter_map(|(field, rate)| {
+            let (slot, lane) = place(field)?;
+            Some((slot, lane, *rate))
+        });
+        Patch(placed.collect())
     }
 }
 
@@ -198,11 +231,14 @@ mod tests {
         assert_eq!(at(272_001), Nanos::new(272_001 * 5_000));
     }
 
+    fn patch_of(fields: &[(&'static str, u64)]) -> Patch {
+        Patch::of(&fields.iter().map(|(field, rate)| (*field, Rate::new(*rate))).collect())
+    }
+
     #[test]
     fn an_override_replaces_what_it_names() {
         let cost = |patch: &[(&'static str, u64)], usage: &Usage| {
-            let patch = patch.iter().map(|(field, rate)| (*field, Rate::new(*rate))).collect();
-            Price::patched(Some(&gpt_4o()), &patch).unwrap().cost(usage)
+            Price::patched(Some(&gpt_4o()), &patch_of(patch), RequestKind::ChatCompletion).unwrap().cost(usage)
         };
         let usage = Usage { input: 1_000, output: 100, cache_read: 10, ..Usage::default() };
         let long = Usage { input: 272_001, ..Usage::default() };
@@ -221,10 +257,32 @@ mod tests {
         );
         check(&[("input_cost_per_token_above_128k_tokens", 1_000)], &long, 272_001 * 5_000);
         check(&[("input_cost_per_image", 7)], &usage, 2_500_000 + 1_000_000 + 12_500);
-        // Without a list price the override is the price, if it prices tokens.
-        let alone = |field| Price::patched(None, &BTreeMap::from([(field, Rate::new(1_000))]));
-        assert_eq!(alone("input_cost_per_token").unwrap().cost(&usage), Nanos::new(1_010));
-        assert_eq!(alone("input_cost_per_image"), None);
+    }
+
+    #[test]
+    fn an_override_alone_is_a_price_if_it_leaves_nothing_out() {
+        let usage = Usage { input: 1_000, output: 100, cache_read: 10, ..Usage::default() };
+        let check = |kind, patch: &[(&'static str, u64)], nanos: Option<i64>| {
+            let cost = Price::patched(None, &patch_of(patch), kind).map(|price| price.cost(&usage));
+            assert_eq!(cost, nanos.map(Nanos::new), "{kind:?} {patch:?}");
+        };
+        let (input, output) = ("input_cost_per_token", "output_cost_per_token");
+        let priority = [("input_cost_per_token_priority", 1), ("output_cost_per_token_priority", 1)];
+        for kind in [RequestKind::ChatCompletion, RequestKind::TextCompletion, RequestKind::Responses] {
+            check(kind, &[(input, 1_000), (output, 10_000)], Some(1_010 + 1_000));
+            check(kind, &[(input, 0), (output, 0)], Some(0));
+            check(kind, &[(input, 1_000)], None);
+            check(kind, &[(output, 1_000)], None);
+            check(kind, &[(input, 1_000), ("output_cost_per_token_batches", 1_000)], None);
+            check(kind, &priority, None);
+            check(kind, &[("input_cost_per_image", 1)], None);
+            check(kind, &[], None);
+        }
+        for kind in [RequestKind::Embedding, RequestKind::Rerank] {
+            check(kind, &[(input, 1_000)], Some(1_010));
+            check(kind, &[(output, 1_000)], None);
+            check(kind, &[("input_cost_per_image", 1)], None);
+        }
     }
 
     proptest! {
@@ -239,6 +297,26 @@ mod tests {
             let mut raised = base;
             raised[which] += more;
             prop_assert!(gpt_4o().cost(&usage(raised)) >= gpt_4o().cost(&usage(base)));
+        }
+
+        #[test]
+        fn nothing_costs_more_than_the_bound(
+            parts in prop::array::uniform8(0..400_000u64), tier in 0..4usize, rates in prop::array::uniform8(0..99u64)
+        ) {
+            let rate = |n: usize| Some(Rate::new(rates[n] * 1_000)).filter(|_| rates[n] % 5 != 0);
+            let standard = Prices { input: rate(0), output: rate(1), cache_read: rate(2), ..Prices::default() };
+            let priority = Prices { input: rate(3), cache_write_long: rate(4), ..Prices::default() };
+            let flex = Prices { audio_output: rate(5), image_input: rate(6), ..Prices::default() };
+            let long = Prices { input: rate(7), output: rate(4), ..Prices::default() };
+            let price = Price { standard, priority, flex, long_context: vec![(500_000, long)], ..Price::default() };
+            use ServiceTier::{Batch, Flex, Priority, Standard};
+            let usage = Usage {
+                input: parts[0], cache_read: parts[1], cache_write: parts[2], cache_write_long: parts[3],
+                audio_input: parts[4], image_input: parts[5], output: parts[6], audio_output: parts[7],
+                tier: [Standard, Batch, Flex, Priority][tier], ..Usage::default()
+            };
+            prop_assert!(price.cost(&usage) <= price.cost_bound(usage.input_total(), usage.output_total()));
+            prop_assert!(price.cost(&usage) <= price.cost_bound(usage.input_total() + 7, usage.output_total() + 7));
         }
 
         #[test]

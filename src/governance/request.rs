@@ -90,6 +90,11 @@ impl RequestKind {
         }
     }
 
+    /// Whether what comes back is charged for, beside what went in.
+    pub const fn has_output(self) -> bool {
+        !matches!(self, RequestKind::Embedding | RequestKind::Rerank)
+    }
+
     pub fn from_name(name: &str) -> Option<RequestKind> {
         RequestKind::ALL.into_iter().find(|kind| kind.as_str() == name)
     }

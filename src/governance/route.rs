@@ -49,7 +49,7 @@ pub fn price(
     let listed =
         view.catalog.find(provider, &target.model).or_else(|| view.catalog.find(provider, &target.upstream_model));
     let over = view.price_override_for(caller, &target.provider, target.key.as_deref(), &target.model, kind);
-    let patched = over.and_then(|over| Price::patched(listed.map(|price| &**price), &over.patch));
+    let patched = over.and_then(|over| Price::patched(listed.map(|price| &**price), &over.patch, kind));
     if let Some(price) = patched.map(Arc::new).or_else(|| listed.cloned()) {
         return Ok(Some(price));
     }
@@ -57,7 +57,7 @@ pub fn price(
         UnknownModel::Priced(price) => Ok(Some(Arc::clone(price))),
         UnknownModel::Free => Ok(None),
         UnknownModel::Refuse => {
-            let limits = view.limits(caller, target.config, provider, &target.model);
+            let limits = view.limits(caller, target.config, provider, &target.model, &target.upstream_model);
             if limits.iter().any(|limit| limit.key.measure == Measure::Money) {
                 return Err(Refusal::ModelNotPriced { provider: provider.to_string(), model: target.model.clone() });
             }

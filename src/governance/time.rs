@@ -73,7 +73,7 @@ pub enum Calendar {
 /// Why a text is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpanError {
-    #[error("Invalid reset duration format: {0} (examples: 30s, 5m, 1h30m, 1d, 1w, 1M, 1Y)")]
+    #[error("Invalid reset duration format: {0}")]
     Format(String),
     #[error("calendar alignment needs exactly 1d, 1w, 1M or 1Y, not {0}")]
     NotAligned(String),
@@ -163,41 +163,44 @@ fn go_duration(text: &str) -> Option<i128> {
 }
 
 /// When a limit starts again. The windows of one schedule tile time: each is half open and begins
-/// where the one before it ends.
+/// where the one before it ends. Cloning shares the schedule: many limits have the same few.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Window {
+pub struct Window(Arc<Schedule>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Schedule {
     span: Span,
     aligned: Option<Calendar>,
 }
 
 impl Window {
     pub fn rolling(span: Span) -> Window {
-        Window { span, aligned: None }
+        Window(Arc::new(Schedule { span, aligned: None }))
     }
 
     /// Windows that follow the UTC calendar. Only `1d`, `1w`, `1M` and `1Y` name a calendar period.
     pub fn aligned(span: Span) -> Result<Window, SpanError> {
         match span.calendar {
-            Some(unit) => Ok(Window { span, aligned: Some(unit) }),
+            Some(unit) => Ok(Window(Arc::new(Schedule { span, aligned: Some(unit) }))),
             None => Err(SpanError::NotAligned(span.text.to_string())),
         }
     }
 
     pub fn span(&self) -> &Span {
-        &self.span
+        &self.0.span
     }
 
     pub fn is_aligned(&self) -> bool {
-        self.aligned.is_some()
+        self.0.aligned.is_some()
     }
 
     /// The start of the window that holds `now`. Rolling windows count from `anchor`; an instant
     /// before the anchor belongs to the anchor's own window, so a clock stepping back reopens nothing.
     pub fn start(&self, anchor: Timestamp, now: Timestamp) -> Timestamp {
-        match self.aligned {
+        match self.0.aligned {
             None => {
                 let passed = now.0.saturating_sub(anchor.0).max(0);
-                Timestamp(anchor.0.saturating_add(passed - passed % self.span.millis))
+                Timestamp(anchor.0.saturating_add(passed - passed % self.0.span.millis))
             }
             Some(unit) => {
                 let date = now.date();
@@ -216,7 +219,7 @@ impl Window {
 
     /// The end of the window that begins at `start`: the first instant that is no longer in it.
     pub fn end(&self, start: Timestamp) -> Timestamp {
-        let Some(unit) = self.aligned else { return start.plus(self.span.millis) };
+        let Some(unit) = self.0.aligned else { return start.plus(self.0.span.millis) };
         let first = self.start(start, start).date();
         let next = match unit {
             Calendar::Day => first.checked_add_days(Days::new(1)),

@@ -138,8 +138,11 @@ impl Dialer {
             Some(_) if !may_ask_for(&origin.host.name, self.private_addresses) => {
                 return Err(DialError::NotAskedFor { host: name() });
             }
-            // Where the proxy is was the operator's choice.
-            Some(proxy) => (self.host_of(proxy), true),
+            // The process's own environment is the operator's; what is declared is an administrator's.
+            Some(proxy) => {
+                let environment = provider.proxy.as_ref().is_some_and(|proxy| proxy.kind == ProxyKind::Environment);
+                (self.host_of(proxy), environment || self.private_addresses)
+            }
         };
         let mut failure = DialError::NoAddress { host: host.name.to_string() };
         for &address in host.addresses().await?.iter().take(ADDRESSES_MAX) {

@@ -98,16 +98,25 @@ pub(super) fn may_ask_for(host: &str, private: bool) -> bool {
 pub(super) fn allowed(address: IpAddr, private: bool) -> bool {
     match address {
         IpAddr::V4(v4) => allowed_v4(v4, private),
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped().or_else(|| translated(v6)) {
             Some(v4) => allowed_v4(v4, private),
             None => allowed_v6(v6, private),
         },
     }
 }
 
+/// The address behind NAT64's well-known prefix.
+fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = address.segments() else { return None };
+    Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+}
+
 fn allowed_v4(address: Ipv4Addr, private: bool) -> bool {
+    /// Metadata services of clouds outside the link-local range.
+    const METADATA: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
     let [a, b, ..] = address.octets();
-    let never = a == 0 || address.is_link_local() || address.is_multicast() || address.is_broadcast();
+    let is_no_host = a == 0 || address.is_link_local() || address.is_multicast() || address.is_broadcast();
+    let never = is_no_host || METADATA.contains(&address);
     let shared = a == 100 && (64..128).contains(&b);
     !never && (private || !(address.is_private() || address.is_loopback() || shared))
 }
@@ -138,6 +147,11 @@ mod tests {
         check("100.64.0.1", true, false);
         check("169.254.169.254", false, false);
         check("0.0.0.0", false, false);
+        check("100.100.100.200", false, false);
+        check("168.63.129.16", false, false);
+        check("64:ff9b::a9fe:a9fe", false, false);
+        check("64:ff9b::a00:1", true, false);
+        check("64:ff9b::102:304", true, true);
         check("::1", true, false);
         check("fe80::1", false, false);
         check("fd00:ec2::254", false, false);

@@ -5,6 +5,7 @@
 
 use super::clock::Clock;
 use super::counters::Cell;
+use super::journal::{Open, Place, Settled};
 use super::outbox::{CallTag, ChargeId, Delta, Ending, Entry, Outbox};
 use crate::governance::money::Nanos;
 use crate::governance::time::Timestamp;
@@ -22,7 +23,7 @@ pub struct Spend {
 
 impl Spend {
     /// What a limit of this measure counts.
-    pub(super) fn of(self, measure: Measure) -> i64 {
+    pub fn of(self, measure: Measure) -> i64 {
         match measure {
             Measure::Money => self.cost.get(),
             Measure::Tokens => self.tokens,
@@ -31,9 +32,10 @@ impl Spend {
     }
 }
 
+/// What is set aside in one cell.
 #[derive(Debug)]
-pub(super) struct Share {
-    pub(super) cell: Arc<Cell>,
+pub struct Share {
+    pub cell: Arc<Cell>,
     pub(super) held: i64,
 }
 
@@ -46,16 +48,26 @@ pub struct Hold {
     shares: SmallVec<[Share; 4]>,
     /// What a drop charges once something was sent.
     estimate: (Usage, Spend),
+    /// Its room in the journal, where there is one.
+    place: Option<Place>,
     sent: bool,
 }
 
 impl Hold {
     pub(super) fn new(outbox: Arc<Outbox>, clock: Clock, id: ChargeId, tag: CallTag, estimate: (Usage, Spend)) -> Hold {
-        Hold { outbox, clock, id, tag, shares: SmallVec::new(), estimate, sent: false }
+        Hold { outbox, clock, id, tag, shares: SmallVec::new(), estimate, place: None, sent: false }
     }
 
     pub(super) fn add(&mut self, share: Share) {
         self.shares.push(share);
+    }
+
+    /// Writes the attempt into the journal. False: there is no room for it.
+    pub(super) fn write_down(&mut self, bound: (Usage, Spend)) -> bool {
+        let Some(journal) = self.outbox.journal() else { return true };
+        let (_, held) = self.estimate;
+        self.place = journal.place(&Open { id: self.id, tag: &self.tag, held, bound, shares: &self.shares });
+        self.place.is_some()
     }
 
     pub fn id(&self) -> ChargeId {
@@ -70,8 +82,12 @@ impl Hold {
         self.estimate
     }
 
-    /// From here on the provider may have something to bill, and the request counts as made.
+    /// From here on the provider may have something to bill, and the request counts as made. Called before
+    /// the first byte is sent.
     pub fn mark_sent(&mut self) {
+        if let (Some(journal), Some(place), false) = (self.outbox.journal(), &self.place, self.sent) {
+            journal.mark_sent(place);
+        }
         self.sent = true;
     }
 
@@ -95,8 +111,12 @@ impl Hold {
             for share in &shares {
                 share.cell.settle(share.held, 0);
             }
-            self.outbox.give_back();
+            self.outbox.give_back(self.place.take());
         } else {
+            let settled_at = self.settled_at();
+            if let (Some(journal), Some(place)) = (self.outbox.journal(), &self.place) {
+                journal.settle(place, &Settled { at: settled_at, ending, usage, spend });
+            }
             let deltas = shares.into_iter().map(|Share { cell, held }| {
                 let amount = spend.of(cell.key().measure);
                 cell.settle(held, amount);
@@ -105,11 +125,12 @@ impl Hold {
             self.outbox.push(Entry {
                 id: self.id,
                 tag: self.tag.clone(),
-                settled_at: self.settled_at(),
+                settled_at,
                 ending,
                 usage,
                 cost: spend.cost,
                 deltas: deltas.collect(),
+                place: self.place.take(),
             });
         }
         self.id = ChargeId(0);

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod digest;
 pub mod expectation;
 pub mod hold;
+pub mod journal;
 pub mod outbox;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use crate::governance::judge::{Tally, explain};
 use crate::governance::refusal::{Exceeded, Refusal};
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
-use crate::governance::view::{Caller, Level, Limit, LimitKey, Measure, Slot, Slots, View};
+use crate::governance::view::{Caller, Level, Limit, LimitKey, Measure, Slots, View};
 use arc_swap::ArcSwap;
 use clock::Clock;
 use counters::Meter;
@@ -26,12 +27,13 @@ use digest::KeyHasher;
 use expectation::Expectations;
 use hold::{Hold, Share, Spend};
 use imbl::Vector;
+use journal::Journal;
 use outbox::{CallTag, ChargeId, Outbox};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The one handle that requests and administrators hold.
 #[derive(Debug)]
@@ -46,6 +48,9 @@ pub struct State {
     /// The last id that a provider config got.
     config_ids: AtomicI64,
     ids: Ids,
+    /// What was changed beside the writer since somebody last looked who follows the books; absent: nobody does.
+    /// Held while they are changed so or looked at, so that what is new to the follower is never ours.
+    amended: Mutex<Option<Vec<Adjustment>>>,
 }
 
 /// A view with the meters behind its slots.
@@ -63,29 +68,47 @@ pub struct Balance {
     pub spent: i64,
 }
 
+/// What was added to the books of one window beside the writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adjustment {
+    pub key: LimitKey,
+    pub start: Timestamp,
+    pub amount: i64,
+}
+
 /// What an attempt asks to set aside.
 #[derive(Debug)]
 pub struct Ask<'a> {
     pub caller: Option<&'a Caller>,
     /// The index of the caller's provider config that the target goes through.
     pub config: Option<usize>,
+    /// The model as the target's provider knows it.
+    pub upstream_model: &'a str,
     pub usage: Usage,
     pub spend: Spend,
+    /// What it can come to at the very most: charged if the process dies before it knows better.
+    pub bound: (Usage, Spend),
     pub tag: CallTag,
 }
 
 impl State {
     /// `places` bounds holds plus unwritten entries.
     pub fn new(clock: Clock, hasher: KeyHasher, places: usize) -> State {
+        State::with_journal(clock, hasher, places, None)
+    }
+
+    /// With a journal, which has room for as many, what is open survives the process.
+    pub fn with_journal(clock: Clock, hasher: KeyHasher, places: usize, journal: Option<Arc<dyn Journal>>) -> State {
         State {
             clock,
             hasher,
             expectations: Expectations::default(),
-            outbox: Arc::new(Outbox::new(places)),
+            outbox: Arc::new(Outbox::new(places, journal)),
             snapshot: ArcSwap::default(),
             slots: Mutex::default(),
             config_ids: AtomicI64::new(0),
             ids: Ids::new(),
+            amended: Mutex::default(),
         }
     }
 
@@ -113,7 +136,7 @@ impl State {
         plan: impl FnOnce(&Snapshot) -> Result<(Vec<Edit>, T), E>,
         commit: impl FnOnce(&Snapshot, &View, &[Edit], T) -> Result<U, E>,
     ) -> Result<U, E> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.lock_slots();
         let current = self.snapshot();
         let (mut edits, planned) = plan(&current)?;
         edits.iter_mut().for_each(|edit| self.number_configs(edit));
@@ -126,6 +149,13 @@ impl State {
         });
         self.publish(view, &mut slots, opening, restarts);
         Ok(outcome)
+    }
+
+    /// The slots as the last change that was made left them: one that panicked is undone here.
+    fn lock_slots(&self) -> MutexGuard<'_, Slots> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.roll_back();
+        slots
     }
 
     /// Provider configs that are new get their ids here, so that they have them before they are stored.
@@ -145,17 +175,37 @@ impl State {
         self.config_ids.fetch_max(highest, Ordering::Relaxed);
     }
 
+    /// Changes the books beside the writer, and gives our cells what was added there.
+    pub fn amend<T, E>(&self, write: impl FnOnce() -> Result<(Vec<Adjustment>, T), E>) -> Result<T, E> {
+        let mut amended = self.amended.lock().unwrap_or_else(PoisonError::into_inner);
+        let (adjustments, done) = write()?;
+        for Adjustment { key, start, amount } in &adjustments {
+            self.credit(key, *start, *amount);
+        }
+        if let Some(amended) = amended.as_mut() {
+            amended.extend(adjustments);
+        }
+        Ok(done)
+    }
+
+    /// Lets somebody look at the books who gives our cells what others wrote there. `look` gets what was changed
+    /// beside the writer since the last time, and says whether there is a next one.
+    pub fn follow<E>(&self, look: impl FnOnce(Vec<Adjustment>) -> Result<bool, E>) -> Result<bool, E> {
+        let mut amended = self.amended.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = look(amended.replace(Vec::new()).unwrap_or_default())?;
+        if !goes_on {
+            *amended = None;
+        }
+        Ok(goes_on)
+    }
+
     /// Counts what another process spent in the window that began at `start`. False if that is not the
     /// current one here.
     pub fn credit(&self, key: &LimitKey, start: Timestamp, amount: i64) -> bool {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = self.lock_slots();
         let snapshot = self.snapshot();
         let meter = slots.number(key).and_then(|number| snapshot.meters.get(number as usize));
-        let cell = meter.map(|meter| meter.cell(self.clock.now())).filter(|cell| cell.start() == start);
-        cell.is_some_and(|cell| {
-            cell.settle(0, amount);
-            true
-        })
+        meter.is_some_and(|meter| meter.credit(key, start, amount))
     }
 
     /// Makes `view` the current one. Limits that were there before keep their cells; new ones start
@@ -169,12 +219,15 @@ impl State {
         opening: &HashMap<LimitKey, Balance>,
         restarts: impl Iterator<Item = &'a Restart>,
     ) {
-        let now = self.clock.now();
         let mut meters = self.snapshot().meters.clone();
         for slot in slots.commit() {
             let index = slot.number as usize;
             let known = meters.get(index).filter(|_| !slot.fresh);
-            let meter = known.map_or_else(|| open(&slot, opening, now), |meter| meter.with_window(&slot.window));
+            let meter = Arc::new(match (known, opening.get(&slot.key)) {
+                (Some(meter), _) => meter.with_other_windows(),
+                (None, Some(balance)) => Meter::continued(slot.key, balance.start, balance.spent),
+                (None, None) => Meter::default(),
+            });
             // Numbers that were given up before they had a cell are skipped here and taken later.
             while meters.len() <= index {
                 meters.push_back(Arc::clone(&meter));
@@ -183,7 +236,7 @@ impl State {
         }
         for restart in restarts {
             if let Some(meter) = slots.number(&restart.key).and_then(|number| meters.get(number as usize)) {
-                meter.restart(restart.at);
+                meter.restart(&restart.key, restart.at);
             }
         }
         self.snapshot.store(Arc::new(Snapshot { view, meters }));
@@ -198,9 +251,10 @@ impl State {
         let (outbox, clock) = (Arc::clone(&self.outbox), self.clock.clone());
         // From here on, dropping the hold gives everything back.
         let mut hold = Hold::new(outbox, clock, self.ids.next(), ask.tag, (ask.usage, ask.spend));
-        let limits = snapshot.view.limits(ask.caller, ask.config, &hold.tag().provider, &hold.tag().model);
+        let (provider, model) = (&hold.tag().provider, &hold.tag().model);
+        let limits = snapshot.view.limits(ask.caller, ask.config, provider, model, ask.upstream_model);
         for limit in &limits {
-            let cell = snapshot.meter(limit).cell(now);
+            let cell = snapshot.meter(limit).cell(limit, now);
             let amount = ask.spend.of(limit.key.measure);
             if !cell.hold(limit.max, amount, snapshot.view.policy.admission) {
                 let mut exceeded = snapshot.reported(&limits, now);
@@ -211,6 +265,9 @@ impl State {
                 return Err(Refusal::LimitReached(exceeded));
             }
             hold.add(Share { cell, held: amount });
+        }
+        if !hold.write_down(ask.bound) {
+            return Err(Refusal::LedgerFull);
         }
         Ok(hold)
     }
@@ -223,23 +280,23 @@ impl Snapshot {
 
     /// What stands at `limit` now, and where its window began.
     pub fn tally(&self, limit: &Limit, now: Timestamp) -> (Tally, Timestamp) {
-        let cell = self.meter(limit).cell(now);
-        (cell.tally(), cell.start())
+        self.meter(limit).tally(limit, now)
     }
 
     /// The same for a limit that may be of a later view: one that has no cell here stands at nothing.
     pub fn standing(&self, limit: &Limit, now: Timestamp) -> (Tally, Timestamp) {
-        let cell = self.meters.get(limit.slot as usize).map(|meter| meter.cell(now));
-        match cell.filter(|cell| *cell.key() == limit.key) {
-            Some(cell) => (cell.tally(), cell.start()),
-            None => (Tally::default(), limit.window.start(now, now)),
+        let meter = self.meters.get(limit.slot as usize);
+        let is_its = |meter: &&Arc<Meter>| meter.current().is_some_and(|cell| *cell.key() == limit.key);
+        match meter.filter(is_its) {
+            Some(meter) => meter.tally(limit, now),
+            None => (Tally::default(), limit.window.start(limit.anchor, now)),
         }
     }
 
     /// An instant for a window of the limit that begins later than its current one, and not before `now`.
     pub fn after_start(&self, key: &LimitKey, now: Timestamp) -> Timestamp {
-        let meters = self.meters.iter().map(|meter| meter.cell(now));
-        let start = meters.filter(|cell| cell.key() == key).map(|cell| cell.start()).max();
+        let cells = self.meters.iter().filter_map(|meter| meter.current());
+        let start = cells.filter(|cell| cell.key() == key).map(|cell| cell.start()).max();
         start.map_or(now, |start| now.max(start.plus(1)))
     }
 
@@ -271,12 +328,6 @@ fn rank(e: &Exceeded) -> (u8, bool, Reverse<Level>) {
         Level::Model => (1, money, Reverse(Level::ProviderModel)),
         level => (2, money, Reverse(level)),
     }
-}
-
-fn open(slot: &Slot, opening: &HashMap<LimitKey, Balance>, now: Timestamp) -> Arc<Meter> {
-    let balance = opening.get(&slot.key).copied();
-    let start = balance.map_or_else(|| slot.window.start(slot.anchor, now), |balance| balance.start);
-    Arc::new(Meter::open(slot.key.clone(), slot.window.clone(), start, balance.map_or(0, |balance| balance.spent)))
 }
 
 /// Makes a virtual key's value: the prefix and a random UUID.

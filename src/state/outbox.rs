@@ -1,10 +1,13 @@
 //! Ledger entries on their way from the requests to the store.
 //!
 //! Every hold has its place reserved before it is given out, so an entry is never refused and never
-//! waits. When the places run out, admission refuses instead.
+//! waits. When the places run out, admission refuses instead. With a journal, what waits here survives the
+//! end of the process, however it comes.
 
 use super::counters::Cell;
+use super::journal::{Journal, Place};
 use crate::governance::money::Nanos;
+use crate::governance::pricing::Price;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
@@ -25,6 +28,8 @@ pub struct Entry {
     pub cost: Nanos,
     /// What changes in which window.
     pub deltas: SmallVec<[Delta; 4]>,
+    /// Its room in the journal, freed once it is written.
+    pub place: Option<Place>,
 }
 
 /// What one entry adds to one window's balance.
@@ -45,6 +50,8 @@ pub struct CallTag {
     pub model: Arc<str>,
     pub kind: RequestKind,
     pub admitted_at: Timestamp,
+    /// What its usage is charged by. Absent: it has no price, or a dead process took it along.
+    pub price: Option<Arc<Price>>,
 }
 
 /// How an attempt ended, as the ledger records it.
@@ -62,16 +69,19 @@ pub enum Ending {
     ClientGone,
     /// The request's task ended without a word: a panic or the end of the process.
     Abandoned,
+    /// The process died while the call was open. Charged at the most that it can have come to.
+    Unresolved,
 }
 
 impl Ending {
-    pub const ALL: [Ending; 6] = [
+    pub const ALL: [Ending; 7] = [
         Ending::Completed,
         Ending::UpstreamFailed,
         Ending::UpstreamBroke,
         Ending::TimedOut,
         Ending::ClientGone,
         Ending::Abandoned,
+        Ending::Unresolved,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -82,6 +92,7 @@ impl Ending {
             Ending::TimedOut => "timed_out",
             Ending::ClientGone => "client_gone",
             Ending::Abandoned => "abandoned",
+            Ending::Unresolved => "unresolved",
         }
     }
 }
@@ -98,17 +109,24 @@ pub struct Outbox {
     places: usize,
     open_holds: AtomicI64,
     closed: AtomicBool,
+    journal: Option<Arc<dyn Journal>>,
 }
 
 impl Outbox {
-    pub fn new(places: usize) -> Outbox {
+    pub fn new(places: usize, journal: Option<Arc<dyn Journal>>) -> Outbox {
         Outbox {
+            journal,
             entries: SegQueue::new(),
             taken: AtomicUsize::new(0),
             places,
             open_holds: AtomicI64::new(0),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// Where open attempts are kept for the case that the process dies; none in some tests.
+    pub(super) fn journal(&self) -> Option<&dyn Journal> {
+        self.journal.as_deref()
     }
 
     /// Takes a place for a hold and the entry that it will become.
@@ -130,7 +148,8 @@ impl Outbox {
     }
 
     /// A hold ended without an entry.
-    pub(super) fn give_back(&self) {
+    pub(super) fn give_back(&self, place: Option<Place>) {
+        self.free(place);
         self.open_holds.fetch_sub(1, Ordering::Relaxed);
         self.taken.fetch_sub(1, Ordering::AcqRel);
     }
@@ -146,9 +165,16 @@ impl Outbox {
         std::iter::from_fn(|| self.entries.pop()).take(most).collect()
     }
 
-    /// The writer's side: `count` entries are in the store for good.
-    pub fn written(&self, count: usize) {
+    /// The writer's side: these entries are in the store for good.
+    pub fn written(&self, entries: impl IntoIterator<Item = Entry>) {
+        let count = entries.into_iter().map(|entry| self.free(entry.place)).count();
         self.taken.fetch_sub(count, Ordering::AcqRel);
+    }
+
+    fn free(&self, place: Option<Place>) {
+        if let (Some(journal), Some(place)) = (&self.journal, place) {
+            journal.free(place);
+        }
     }
 
     pub fn open_holds(&self) -> i64 {

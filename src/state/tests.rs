@@ -51,7 +51,7 @@ fn key(
         is_active: true,
         team_id: None,
         customer_id: None,
-        limits: Limits { budgets, rate_limit },
+        limits: Limits { budgets, rate_limit: rate_limit.map(Box::new) },
         provider_configs: vec![ProviderConfig {
             id: 1,
             provider: "openai".into(),
@@ -59,7 +59,7 @@ fn key(
             allowed_models: ModelSet::All,
             blacklisted_models: ModelSet::Only(vec![]),
             key_ids: KeySet::All,
-            limits: Limits { budgets: config.0, rate_limit: config.1 },
+            limits: Limits { budgets: config.0, rate_limit: config.1.map(Box::new) },
         }],
         mcp_configs: "[]".into(),
         config_hash: String::new(),
@@ -99,10 +99,14 @@ impl House {
             model: "m".into(),
             kind: RequestKind::ChatCompletion,
             admitted_at: self.state.clock.now(),
+            price: None,
         };
         let caller = snapshot.view.caller(&DIGEST).map(|caller| &**caller);
         let (usage, spend) = (Usage::default(), Spend { cost: Nanos::new(cost), tokens });
-        self.state.admit(&snapshot, Ask { caller, config: Some(0), usage, spend, tag })
+        self.state.admit(
+            &snapshot,
+            Ask { caller, config: Some(0), upstream_model: "m", usage, spend, bound: (usage, spend), tag },
+        )
     }
 
     fn call(&self, cost: i64) -> Result<(), Refusal> {
@@ -263,11 +267,11 @@ fn every_level_holds_and_the_order_of_checks_decides_what_is_told() {
     let at = Timestamp::from_millis(START);
     let limits = |id: &str, money: i64, requests: Option<i64>| Limits {
         budgets: vec![budget(&format!("{id}-b"), money, "1h")],
-        rate_limit: requests.map(|max| rate(&format!("{id}-r"), None, Some(max))),
+        rate_limit: requests.map(|max| Box::new(rate(&format!("{id}-r"), None, Some(max)))),
     };
     let check = |tight: &str, requests: Option<i64>, code: &str, at_target: bool, told: &str| {
         let of = |id: &str| limits(id, if tight == id { 5 } else { 1_000 }, requests.filter(|_| tight == id));
-        let mut key = VirtualKey::clone(&key(of("vk").budgets, of("vk").rate_limit, (vec![], None)));
+        let mut key = VirtualKey::clone(&key(of("vk").budgets, of("vk").rate_limit.map(|rate| *rate), (vec![], None)));
         key.provider_configs[0].limits = of("config");
         key.team_id = Some("t".into());
         let customer = Customer {
@@ -390,6 +394,38 @@ fn a_change_that_is_not_made_durable_never_was() {
 }
 
 #[test]
+fn a_change_that_panics_never_was() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    house.call(60).unwrap();
+    let change = |budgets: Vec<Budget>| {
+        vec![Edit::VirtualKey { key: key(budgets, None, (vec![], None)), digest: DIGEST, value: None }]
+    };
+    let panicking = |edits: Vec<Edit>| {
+        let plan = |_: &Snapshot| Ok::<_, ()>((edits, ()));
+        let change =
+            || house.state.change(&HashMap::new(), plan, |_, _, _, ()| -> Result<(), ()> { panic!("a fault") });
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(change)).unwrap_err();
+    };
+    // Its windows are those of before, and what it opened and gave up is as it was.
+    panicking(change(vec![budget("b", 100, "2h"), budget("c", 100, "1h")]));
+    panicking(change(vec![]));
+    house.make(change(vec![budget("b", 500, "1h"), budget("d", 100, "1h")]));
+    house.call(50).unwrap();
+    assert_eq!(house.tallies(), [(110, 0), (50, 0)]);
+    // What another process spent reaches no cell of a change that never was.
+    panicking(change(vec![budget("d", 100, "1h"), budget("e", 100, "1h")]));
+    let key = |id: &str| LimitKey { id: id.into(), measure: Measure::Money };
+    let start = Timestamp::from_millis(START);
+    assert!(!house.state.credit(&key("e"), start, 7));
+    assert!(house.state.credit(&key("b"), start, 7));
+    assert_eq!(house.tallies(), [(117, 0), (50, 0)]);
+    // Not even where a number was given away again.
+    house.make(change(vec![budget("b", 500, "1h")]));
+    panicking(change(vec![budget("b", 500, "1h"), budget("f", 100, "1h")]));
+    assert!(!house.state.credit(&key("f"), start, 7));
+}
+
+#[test]
 fn cells_of_limits_that_went_are_not_met_again() {
     let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
     house.call(60).unwrap();
@@ -410,7 +446,7 @@ fn a_full_outbox_refuses_instead_of_forgetting() {
     house.call(1).unwrap();
     house.call(1).unwrap();
     assert_eq!(house.call(1), Err(Refusal::LedgerFull));
-    let written = house.state.outbox().take(9).len();
+    let written = house.state.outbox().take(9);
     house.state.outbox().written(written);
     house.call(1).unwrap();
 }

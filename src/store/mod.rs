@@ -4,6 +4,7 @@
 //! Invariant: ledger entries, balances and roll-ups change in one transaction, by deltas, once for each entry.
 
 mod follow;
+pub mod journal;
 pub mod key_file;
 mod lock;
 mod question;
@@ -21,11 +22,12 @@ use crate::state::outbox::Entry;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 pub use follow::Follow;
 pub use lock::DataLock;
-pub use question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
-pub use record::{AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay};
+pub use question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, PRICED, UNITS};
+pub use record::{Actual, AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay, UnresolvedEntry};
 pub use sqlite::{Store, Verified, backup, restore, verify};
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.
@@ -37,12 +39,23 @@ pub trait Ledger: Send {
     /// What was spent in the latest window of every limit.
     fn balances(&mut self) -> Result<HashMap<LimitKey, Balance>, StoreError>;
 
+    /// Every limit that is declared.
+    fn limits(&mut self) -> Result<Vec<LimitKey>, StoreError>;
+
+    /// The team and the customer of a virtual key, as they are now.
+    fn owners(&mut self, _virtual_key: &str) -> Result<Owners, StoreError> {
+        Ok((None, None))
+    }
+
     /// Forgets a little of what is older than the operator keeps, if there is such. Called often, and each
     /// time brief: settled calls wait meanwhile.
     fn tidy(&mut self, _now: Timestamp) -> Result<(), StoreError> {
         Ok(())
     }
 }
+
+/// A team's id and a customer's.
+pub type Owners = (Option<Arc<str>>, Option<Arc<str>>);
 
 /// What the store could not do, in one line, with its source. Never holds a secret.
 #[derive(Debug)]
@@ -73,6 +86,8 @@ pub enum StoreErrorKind {
     IdTaken,
     /// There is no object of this id.
     NotFound,
+    /// The ledger entry is not one that was left unresolved.
+    NotUnresolved,
     /// A request of this idempotency key was done already.
     ReplayTaken,
     Other,

@@ -1,6 +1,6 @@
 //! What the ledger can be asked, what it answers, and for how long it remembers.
 
-use crate::governance::money::Nanos;
+use crate::governance::money::{Nanos, Rate};
 use crate::governance::time::Timestamp;
 
 /// What is counted in an entry, by the names of the ledger's columns. `reasoning` is part of `output`.
@@ -13,6 +13,18 @@ pub const UNITS: [&str; 9] = [
     "image_input",
     "output",
     "reasoning",
+    "audio_output",
+];
+
+/// Of those, the ones that have a price of their own.
+pub const PRICED: [&str; 8] = [
+    "input",
+    "cache_read",
+    "cache_write",
+    "cache_write_long",
+    "audio_input",
+    "image_input",
+    "output",
     "audio_output",
 ];
 
@@ -59,6 +71,10 @@ pub struct LedgerEntry {
     /// In the order of `UNITS`.
     pub units: [i64; UNITS.len()],
     pub cost: Nanos,
+    /// What one unit of each of `PRICED` cost. Absent: it had no price, or that is not known.
+    pub rates: Option<[Rate; PRICED.len()]>,
+    /// The entry that this one corrects; its figures are then differences.
+    pub corrects: Option<u128>,
 }
 
 /// What sums are told apart by.
@@ -108,6 +124,7 @@ impl Group {
 /// The sum of some calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LedgerSum {
+    /// Corrections are none.
     pub calls: i64,
     /// In the order of `UNITS`.
     pub units: [i64; UNITS.len()],

@@ -2,8 +2,11 @@
 //! tells of it, and the answer kept for a request that may come again.
 
 use crate::governance::edit::Edit;
+use crate::governance::money::Nanos;
+use crate::governance::request::RequestKind;
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
+use crate::state::outbox::ChargeId;
 use serde_json::Value;
 
 /// What is written beside the edits of one change.
@@ -55,11 +58,13 @@ pub struct AuditQuery {
 #[derive(Debug, Clone)]
 pub struct NewReplay {
     pub key: String,
-    /// A digest of method, path and body.
+    /// A keyed digest of method, path and body.
     pub fingerprint: [u8; 32],
     pub status: u16,
     /// Sealed at rest: it may hold a virtual key's value.
     pub body: Secret,
+    /// Whose value that is; the answer goes when the value does.
+    pub virtual_key: Option<String>,
 }
 
 /// The answer that a request of this key got.
@@ -68,6 +73,32 @@ pub struct Replay {
     pub fingerprint: [u8; 32],
     pub status: u16,
     pub body: Secret,
+}
+
+/// A call that was open when its process died, as it stands with its corrections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnresolvedEntry {
+    pub id: ChargeId,
+    pub admitted_at: Timestamp,
+    /// When it was found.
+    pub settled_at: Timestamp,
+    pub virtual_key: Option<String>,
+    pub provider: String,
+    pub model: String,
+    pub kind: RequestKind,
+    /// Tokens.
+    pub input: i64,
+    pub output: i64,
+    pub cost: Nanos,
+    pub corrections: u32,
+}
+
+/// What became known of it. Tokens that are absent stay as they stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Actual {
+    pub input: Option<i64>,
+    pub output: Option<i64>,
+    pub cost: Nanos,
 }
 
 /// Everything stored, as edits that build a view when applied in order.

@@ -4,6 +4,7 @@ mod audit;
 mod books;
 mod changes;
 mod entities;
+mod journal;
 mod ledger;
 mod upgrade;
 
@@ -98,7 +99,7 @@ fn key(id: &str, name: &str) -> VirtualKey {
         customer_id: None,
         limits: Limits {
             budgets: vec![budget(&format!("{id}-b"), 1_000, "1h")],
-            rate_limit: Some(rate(&format!("{id}-r"), Some(50_000), None)),
+            rate_limit: Some(Box::new(rate(&format!("{id}-r"), Some(50_000), None))),
         },
         provider_configs: vec![config(config_id, "openai", vec![budget(&format!("{id}-c"), 700, "1d")])],
         mcp_configs: r#"[{"mcp_client_name":"x"}]"#.into(),
@@ -263,12 +264,21 @@ fn spend(state: &State, key: &VirtualKey, cost: i64) {
         model: "m".into(),
         kind: RequestKind::ChatCompletion,
         admitted_at: state.clock.now(),
+        price: None,
     };
     let spend = Spend { cost: Nanos::new(cost), tokens: 2 };
     // What is held need not be what it comes to.
     let held = Spend { cost: Nanos::new(1), tokens: 2 };
-    let mut hold =
-        state.admit(&snapshot, Ask { caller, config: Some(0), usage: Usage::default(), spend: held, tag }).unwrap();
+    let ask = Ask {
+        caller,
+        config: Some(0),
+        upstream_model: "m",
+        usage: Usage::default(),
+        spend: held,
+        bound: (Usage::default(), spend),
+        tag,
+    };
+    let mut hold = state.admit(&snapshot, ask).unwrap();
     hold.mark_sent();
     hold.settle(Ending::Completed, Usage::estimated(1, 1), spend);
 }

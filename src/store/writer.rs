@@ -198,8 +198,7 @@ impl Pen {
                 if let Some(follow) = &mut self.follow {
                     follow.wrote(&self.batch);
                 }
-                self.outbox.written(self.batch.len());
-                self.batch.clear();
+                self.outbox.written(self.batch.drain(..));
                 true
             }
             Err(error) => {

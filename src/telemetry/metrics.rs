@@ -42,6 +42,8 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     /// `tollgate_config_last_reload_successful`: 0 while the newest reload was refused.
     pub reload_good: IntGauge,
+    /// `tollgate_admin_auth_failures_total`: requests to the admin listener with a token or password that is none.
+    pub admin_auth_failures: IntCounter,
 }
 
 impl Default for Metrics {
@@ -81,6 +83,7 @@ impl Metrics {
             ledger_failures: counter("tollgate_ledger_failures_total", "Ledger batches the store did not take."),
             reloads: counters("tollgate_config_reloads_total", "Config reloads by outcome.", &["outcome"]),
             reload_good: gauge("tollgate_config_last_reload_successful", "0 while the newest reload was refused."),
+            admin_auth_failures: counter("tollgate_admin_auth_failures_total", "Wrong tokens and passwords."),
             registry: registry.clone(),
         };
         metrics.reload_good.set(1);

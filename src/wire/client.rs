@@ -1,9 +1,9 @@
 //! What holds for all clients alike, and the password of the admin listener, as the contract and the config
 //! file write them.
 
-use super::env_text::{self, Env, HIDDEN, show_text};
+use super::env_text::{self, Env, HIDDEN, Reach, show_text};
 use super::faults::Faults;
-use super::read::{Given, Object};
+use super::read::{Given, Object, check_free};
 use crate::governance::entity::{BODY_BYTES_MAX, BasicAuth, ClientConfig, KeyValue};
 use crate::governance::view::Digest;
 use http::HeaderName;
@@ -45,6 +45,10 @@ pub const OLDER: &str = "enforce_governance_header";
 /// The members of `auth_config`.
 pub const AUTH: &[&str] = &["admin_username", "admin_password", "is_enabled", "disable_auth_on_inference"];
 
+/// Anybody who reaches the listener may guess.
+const PASSWORD_LETTERS_MIN: usize = 12;
+/// No list of headers or origins has a reason to be longer.
+const NAMES_MAX: usize = 100;
 const MIB: u64 = 1024 * 1024;
 const BODY_MIB_MAX: u64 = 1024;
 
@@ -72,6 +76,9 @@ fn read_headers(body: &Object<'_>, member: &str, any: bool, base: &[String], fau
         Given::Null => return Vec::new(),
         Given::Absent => return base.to_vec(),
     };
+    if is_too_long(names.len(), body.path(member), faults) {
+        return base.to_vec();
+    }
     let mut read: Vec<String> = Vec::with_capacity(names.len());
     for (i, name) in names.iter().enumerate() {
         let name = name.trim();
@@ -93,6 +100,9 @@ fn read_origins(body: &Object<'_>, base: &[String], faults: &mut Faults) -> Vec<
         Given::Null => return Vec::new(),
         Given::Absent => return base.to_vec(),
     };
+    if is_too_long(origins.len(), body.path("allowed_origins"), faults) {
+        return base.to_vec();
+    }
     let mut read: Vec<String> = Vec::with_capacity(origins.len());
     for (i, origin) in origins.iter().enumerate() {
         let bare = origin.trim().trim_end_matches('/').to_ascii_lowercase();
@@ -107,6 +117,14 @@ fn read_origins(body: &Object<'_>, base: &[String], faults: &mut Faults) -> Vec<
         }
     }
     read
+}
+
+/// Asked before entries are compared with each other.
+fn is_too_long(entries: usize, path: String, faults: &mut Faults) -> bool {
+    if entries > NAMES_MAX {
+        faults.add(path, format!("has more than {NAMES_MAX} entries"));
+    }
+    entries > NAMES_MAX
 }
 
 /// Absent, null and 0 leave it to the server's own section, the first of them only where nothing is stored.
@@ -133,7 +151,9 @@ fn read_further(body: &Object<'_>, base: &str, faults: &mut Faults) -> String {
         match body.raw(name) {
             Given::Value(value) => {
                 check_further(body, name, faults);
-                members.insert((*name).to_owned(), value.clone());
+                if check_free(value, body.path(name), faults) {
+                    members.insert((*name).to_owned(), value.clone());
+                }
             }
             Given::Null => {
                 members.remove(*name);
@@ -149,17 +169,19 @@ fn check_further(body: &Object<'_>, name: &str, faults: &mut Faults) {
     match name {
         "drop_excess_requests" => drop(body.boolean(name, faults)),
         "whitelisted_routes" => drop(body.texts(name, faults)),
-        "routing_chain_max_depth" => {
-            if body.integer(name, faults).value().is_some_and(|depth| !(1..=100).contains(&depth)) {
-                faults.add(body.path(name), "must be between 1 and 100");
-            }
-        }
+        "routing_chain_max_depth" => check_depth(body, name, faults),
         "header_filter_config" => {
             if let Some(filter) = body.object(name, faults).value() {
                 ["allowlist", "denylist"].iter().for_each(|list| drop(filter.texts(list, faults)));
             }
         }
         _ => {}
+    }
+}
+
+fn check_depth(body: &Object<'_>, name: &str, faults: &mut Faults) {
+    if body.integer(name, faults).value().is_some_and(|depth| !(1..=100).contains(&depth)) {
+        faults.add(body.path(name), "must be between 1 and 100");
     }
 }
 
@@ -195,7 +217,8 @@ pub fn show_client_config(config: &ClientConfig) -> Value {
     Value::Object(object)
 }
 
-/// `base` with what the body says changed. `digest` is of `username:password`; the password itself is not kept.
+/// `base` with what the config file says changed. `digest` is of `username:password`; the password itself is
+/// not kept.
 pub fn basic_auth(
     body: &Object<'_>,
     base: &BasicAuth,
@@ -203,17 +226,42 @@ pub fn basic_auth(
     digest: &dyn Fn(&str) -> Digest,
     faults: &mut Faults,
 ) -> BasicAuth {
+    read_basic_auth(body, base, (true, env), digest, faults)
+}
+
+/// The same over the API, which does not read all of the environment.
+pub fn basic_auth_of_api(
+    body: &Object<'_>,
+    base: &BasicAuth,
+    env: Env<'_>,
+    digest: &dyn Fn(&str) -> Digest,
+    faults: &mut Faults,
+) -> BasicAuth {
+    read_basic_auth(body, base, (false, env), digest, faults)
+}
+
+fn read_basic_auth(
+    body: &Object<'_>,
+    base: &BasicAuth,
+    (from_file, env): (bool, Env<'_>),
+    digest: &dyn Fn(&str) -> Digest,
+    faults: &mut Faults,
+) -> BasicAuth {
     let found = faults.iter().count();
     let stored = KeyValue::text(base.username.as_str());
-    let username = env_text::read(body, "admin_username", Some(&stored), env, faults);
+    let reach = |is_secret| (Reach::of(from_file, is_secret), env);
+    let username = env_text::read(body, "admin_username", Some(&stored), reach(false), faults);
     let username = username.map_or_else(|| base.username.clone(), |username| username.expose().to_owned());
     if username.contains(':') || username.contains(char::is_control) {
         faults.add(body.path("admin_username"), "must not hold a colon or control characters");
     }
     // Stands for the stored password, of which nobody knows more than its digest.
     let hidden = base.digest.map(|_| KeyValue::text(HIDDEN));
-    let password = env_text::read(body, "admin_password", hidden.as_ref(), env, faults);
+    let password = env_text::read(body, "admin_password", hidden.as_ref(), reach(true), faults);
     let password = password.filter(|password| !password.is_empty() && hidden.as_ref() != Some(password));
+    if password.as_ref().is_some_and(|password| password.expose().chars().count() < PASSWORD_LETTERS_MIN) {
+        faults.add(body.path("admin_password"), format!("is shorter than {PASSWORD_LETTERS_MIN} characters"));
+    }
     let digest = match password {
         Some(password) => Some(digest(&format!("{username}:{}", password.expose()))),
         None if base.digest.is_some() && username != base.username => {
@@ -319,6 +367,10 @@ mod tests {
             json!({"allowed_origins": ["example.com"]}),
             "allowed_origins[0]: 'example.com' is no origin (examples: https://app.example.com, *)",
         );
+        check(json!({"required_headers": vec!["a b"; 101]}), "required_headers: has more than 100 entries");
+        check(json!({"allowed_headers": vec!["*"; 101]}), "allowed_headers: has more than 100 entries");
+        check(json!({"allowed_origins": vec!["*"; 101]}), "allowed_origins: has more than 100 entries");
+        check(json!({"compat": "x".repeat(70_000)}), "compat: is longer than 65536 bytes");
         check(
             json!({"allowed_origins": ["https://a/b"]}),
             "allowed_origins[0]: 'https://a/b' is no origin (examples: https://app.example.com, *)",
@@ -335,7 +387,7 @@ mod tests {
     }
 
     fn read_auth(body: Value, base: &BasicAuth) -> (BasicAuth, String) {
-        let env = |name: &str| (name == "ADMIN_PASSWORD").then(|| "from outside".to_owned());
+        let env = |name: &str| ["ADMIN_PASSWORD", "TOLLGATE_X"].contains(&name).then(|| "from outside".to_owned());
         // Good enough to tell texts apart here.
         let digest = |text: &str| {
             let mut digest = Digest::default();
@@ -370,7 +422,8 @@ mod tests {
 
     #[test]
     fn a_door_without_a_lock_is_no_door() {
-        let set = read_auth(json!({"admin_username": "root", "admin_password": "hush"}), &BasicAuth::default()).0;
+        let set = json!({"admin_username": "root", "admin_password": "hush-hush-hush"});
+        let set = read_auth(set, &BasicAuth::default()).0;
         let check = |body: Value, base: &BasicAuth, expected: &str| assert_eq!(read_auth(body, base).1, expected);
         let off = BasicAuth::default();
         check(json!({"is_enabled": false}), &off, "");
@@ -387,7 +440,7 @@ mod tests {
         check(json!({"is_enabled": true}), &set, "");
         check(json!({"admin_username": "other"}), &set, "admin_password: is needed again for another admin_username");
         check(
-            json!({"admin_username": "a:b", "admin_password": "x"}),
+            json!({"admin_username": "a:b", "admin_password": "x-x-x-x-x-x-"}),
             &off,
             "admin_username: must not hold a colon or control characters",
         );
@@ -395,6 +448,22 @@ mod tests {
             json!({"admin_password": "<REDACTED>"}),
             &off,
             "admin_password: is a redacted text, and nothing is stored that it could stand for",
+        );
+        check(
+            json!({"admin_username": "root", "admin_password": "hush-hush-h", "is_enabled": true}),
+            &off,
+            "admin_password: is shorter than 12 characters",
+        );
+        // The file may name any variable, the API may not.
+        let named = json!({"admin_username": "env.ADMIN_PASSWORD", "admin_password": "env.TOLLGATE_X"});
+        check(named.clone(), &off, "");
+        let mut faults = Faults::default();
+        let object = Object::of(&named, "", &mut faults).unwrap();
+        basic_auth_of_api(&object, &off, &|_| Some("from outside".into()), &|_| Digest::default(), &mut faults);
+        assert_eq!(
+            faults.to_string(),
+            "admin_username: names an environment variable, which only the config file can use here; \
+             admin_password: environment variable TOLLGATE_X is Tollgate's own and is not used here"
         );
         check(json!({"admin_password": "env.NOPE"}), &off, "admin_password: environment variable NOPE is not set");
     }

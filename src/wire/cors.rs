@@ -27,7 +27,7 @@ const USUAL: &[&str] = &[
 const USUAL_HEADS: &[&str] = &["anthropic-", "openai-", "x-bf-", "x-stainless-"];
 /// What pages may read beside the usual headers.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "etag, retry-after, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, \
+    "etag, idempotency-replayed, retry-after, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, \
      x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens, x-request-id, \
      x-tollgate-attempts, x-tollgate-model, x-tollgate-provider, x-tollgate-rule",
 );

@@ -7,14 +7,15 @@ use super::change::{Change, Known};
 use super::faults::Faults;
 use super::provider::{ProviderChange, provider};
 use super::read::Object;
-use super::{client, limits, model_config, owner, price_override, provider_limits, rule, virtual_key};
-use crate::governance::edit::{Edit, Restart};
-use crate::governance::entity::{Limits, Provider, ProviderKey, ProviderLimits};
+use super::virtual_key::{self, VirtualKeyRead};
+use super::{client, limits, model_config, owner, price_override, provider_limits, rule};
+use crate::governance::edit::{self, Applied, Edit, EntryKey, EntryKind, Restart};
+use crate::governance::entity::{Limits, Provider, ProviderKey, ProviderLimits, RoutingRule, VirtualKey};
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Digest, LimitKey, Measure, Slots, View};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -91,8 +92,10 @@ pub fn reconcile(
         slots: Slots::default(),
         edits: Vec::new(),
         report: Report::default(),
-        seen: HashSet::new(),
+        entries: HashSet::new(),
+        objects: HashSet::new(),
         key_names: HashSet::new(),
+        names: None,
         around,
         faults,
     };
@@ -105,6 +108,7 @@ pub fn reconcile(
     declared.model_configs.iter().for_each(|declaration| work.model_config(declaration));
     declared.routing_rules.iter().for_each(|declaration| work.rule(declaration));
     declared.pricing_overrides.iter().for_each(|declaration| work.price_override(declaration));
+    work.forget(view);
     (work.edits, work.report)
 }
 
@@ -115,12 +119,23 @@ struct Work<'a, 'b> {
     slots: Slots,
     edits: Vec<Edit>,
     report: Report,
-    /// What this file was about already, by kind and id.
-    seen: HashSet<(&'static str, Arc<str>)>,
+    /// The entries of this file, and the objects that they are about.
+    entries: HashSet<EntryKey>,
+    objects: HashSet<(EntryKind, Arc<str>)>,
     /// Names of provider keys that this file declared.
     key_names: HashSet<String>,
+    /// Ids of virtual keys by name, made when the first one is looked for.
+    names: Option<HashMap<String, Arc<str>>>,
     around: &'a mut Around<'b>,
     faults: &'a mut Faults,
+}
+
+/// An entry that is to be applied.
+struct Entry {
+    key: EntryKey,
+    hash: Arc<str>,
+    /// What is known of it since it was last applied.
+    applied: Option<Arc<Applied>>,
 }
 
 /// The parts of a declared object that say which one it is.
@@ -134,34 +149,98 @@ impl<'a> Named<'a> {
         let text = |member: &str| declaration.value.get(member).and_then(Value::as_str);
         Named { id: text("id").filter(|id| !id.is_empty()), name: text(name).unwrap_or_default() }
     }
+
+    /// What tells the entry apart from the others of its kind.
+    fn entry(&self) -> String {
+        self.id.map_or_else(|| format!("name {}", self.name), |id| format!("id {id}"))
+    }
 }
 
 impl Work<'_, '_> {
-    /// Settles whether a declared object is to be applied: not if its entry is the one that was applied,
-    /// and not twice.
-    fn is_kept(&mut self, what: &'static str, old: Option<(&str, &str)>, declaration: &Declaration) -> bool {
-        let Some((id, hash)) = old else { return false };
-        if !self.seen.insert((what, id.into())) {
-            let message = "is declared twice: another entry has the same id or name";
-            self.faults.add(declaration.path.as_str(), message);
-            return true;
+    /// The entry, unless it is declared twice or in force already. An entry is in force as long as its own
+    /// words are those that were applied, whatever became of its object since: that was done over REST.
+    /// `found` is what an entry that nothing is known of seems to be about, with the hash that it carries.
+    fn begin(
+        &mut self,
+        kind: EntryKind,
+        name: String,
+        declaration: &Declaration,
+        found: Option<(&str, &str)>,
+    ) -> Option<Entry> {
+        let key = EntryKey { kind, name: name.into() };
+        if !self.entries.insert(key.clone()) {
+            self.twice(declaration);
+            return None;
         }
-        let kept = hash == declaration.hash;
-        self.report.kept += usize::from(kept);
-        kept
+        let hash = self.keyed(&declaration.hash);
+        let applied = self.view.applied(&key).cloned();
+        let in_force = match (&applied, found) {
+            (Some(applied), _) => applied.hash == hash,
+            // Stored before entries were kept apart from their objects.
+            (None, Some((_, old))) => *old == *hash || *old == *declaration.hash,
+            (None, None) => false,
+        };
+        if !in_force {
+            return Some(Entry { key, hash, applied });
+        }
+        self.report.kept += 1;
+        let object = applied.as_ref().map(|applied| &*applied.object_id).or(found.map(|(id, _)| id));
+        if let Some(id) = object {
+            self.objects.insert((kind, id.into()));
+            if applied.is_none() {
+                let applied = Applied { entry: key, object_id: id.into(), hash, value: None };
+                self.edits.push(Edit::Applied(Arc::new(applied)));
+            }
+        }
+        None
     }
 
-    fn put(&mut self, what: &'static str, id: &str, name: &str, is_new: bool, edit: Edit) {
-        self.seen.insert((what, id.into()));
-        let line = format!("{what} {name}").trim_end().to_owned();
-        if is_new {
-            self.report.created.push(line)
-        } else {
-            self.report.updated.push(line)
+    fn twice(&mut self, declaration: &Declaration) {
+        let message = "is declared twice: another entry has the same id or name";
+        self.faults.add(declaration.path.as_str(), message);
+    }
+
+    /// A digest that tells nothing of what may be secret in an entry.
+    fn keyed(&self, hash: &str) -> Arc<str> {
+        let digest = (self.around.digest)(format!("entry of the config file\0{hash}").as_bytes());
+        let hex = digest.iter().take(16).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        hex.into()
+    }
+
+    /// Makes the object of an entry what the entry says.
+    fn put(&mut self, entry: Entry, declaration: &Declaration, id: &str, name: &str, is_new: bool, edit: Edit) {
+        self.put_with(entry, declaration, (id, name, is_new), edit, None);
+    }
+
+    fn put_with(
+        &mut self,
+        entry: Entry,
+        declaration: &Declaration,
+        (id, name, is_new): (&str, &str, bool),
+        edit: Edit,
+        value: Option<Digest>,
+    ) {
+        if !self.objects.insert((entry.key.kind, id.into())) {
+            return self.twice(declaration);
         }
+        let line = format!("{} {name}", entry.key.kind.as_str()).trim_end().to_owned();
+        let lines = if is_new { &mut self.report.created } else { &mut self.report.updated };
+        lines.push(line);
+        self.make(edit);
+        let applied = Applied { entry: entry.key, object_id: id.into(), hash: entry.hash, value };
+        self.edits.push(Edit::Applied(Arc::new(applied)));
+    }
+
+    fn make(&mut self, edit: Edit) {
         self.view.apply(&edit, &mut self.slots);
         self.slots.commit();
         self.edits.push(edit);
+    }
+
+    /// Entries that the file has no more are not known any more, either: should they come back, they count.
+    fn forget(&mut self, view: &View) {
+        let gone = view.all_applied().filter(|applied| !self.entries.contains(&applied.entry));
+        self.edits.extend(gone.map(|applied| Edit::Forgotten(applied.entry.clone())));
     }
 
     /// Budgets that were turned to the calendar start from nothing, as through the API.
@@ -201,37 +280,70 @@ impl Work<'_, '_> {
 
     fn settings(&mut self, declared: &Declared) {
         if let Some(declaration) = &declared.client {
-            let old = Arc::clone(&self.view.client);
-            if !self.is_kept("client_config", Some(("", &old.config_hash)), declaration) {
-                let mut faults = Faults::default();
-                if let Some(body) = Object::of(&declaration.value, "", &mut faults) {
-                    let mut client = client::client_config(&body, &Default::default(), &mut faults);
-                    client.config_hash.clone_from(&declaration.hash);
-                    self.put("client_config", "", "", old.config_hash.is_empty(), Edit::Client(Arc::new(client)));
-                }
-                self.place(declaration, &faults);
+            let old = self.view.client.config_hash.clone();
+            let found = (!old.is_empty()).then_some(("", &*old));
+            if let Some(entry) = self.begin(EntryKind::Client, String::new(), declaration, found) {
+                self.client(declaration, entry, old.is_empty());
             }
         }
         if let Some(declaration) = &declared.auth {
-            let old = Arc::clone(&self.view.basic_auth);
-            if !self.is_kept("auth_config", Some(("", &old.config_hash)), declaration) {
-                let mut faults = Faults::default();
-                if let Some(body) = Object::of(&declaration.value, "", &mut faults) {
-                    let (env, digest) = (self.around.env, self.around.basic_digest);
-                    let mut auth = client::basic_auth(&body, &Default::default(), env, digest, &mut faults);
-                    auth.config_hash.clone_from(&declaration.hash);
-                    self.put("auth_config", "", "", old.config_hash.is_empty(), Edit::BasicAuth(Arc::new(auth)));
-                }
-                self.place(declaration, &faults);
-            }
+            self.auth(declaration);
         }
+    }
+
+    fn client(&mut self, declaration: &Declaration, entry: Entry, is_new: bool) {
+        let mut faults = Faults::default();
+        if let Some(body) = Object::of(&declaration.value, "", &mut faults) {
+            let mut client = client::client_config(&body, &Default::default(), &mut faults);
+            client.config_hash = entry.hash.to_string();
+            self.put(entry, declaration, "", "", is_new, Edit::Client(Arc::new(client)));
+        }
+        self.place(declaration, &faults);
+    }
+
+    /// The password may come from a variable: another value there is another entry.
+    fn auth(&mut self, declaration: &Declaration) {
+        let mut faults = Faults::default();
+        let read = Object::of(&declaration.value, "", &mut faults).map(|body| {
+            client::basic_auth(&body, &Default::default(), self.around.env, self.around.basic_digest, &mut faults)
+        });
+        self.place(declaration, &faults);
+        let Some(mut auth) = read.filter(|_| faults.is_empty()) else { return };
+        let hash = format!("{} {:?} {}", declaration.hash, auth.digest, auth.username);
+        let whole = Declaration { hash, ..declaration.clone() };
+        let is_new = self.view.basic_auth.config_hash.is_empty();
+        let Some(entry) = self.begin(EntryKind::Auth, String::new(), &whole, None) else { return };
+        auth.config_hash = entry.hash.to_string();
+        self.put(entry, declaration, "", "", is_new, Edit::BasicAuth(Arc::new(auth)));
     }
 
     fn provider(&mut self, name: &str, declaration: &Declaration) {
         let old = self.view.provider(name).cloned();
-        if self.is_kept("provider", old.as_deref().map(|old| (name, &*old.config_hash)), declaration) {
-            return;
+        let found = old.as_deref().map(|old| (name, &*old.config_hash));
+        // Of keys with faults, too.
+        let names = declaration.value["keys"].as_array().into_iter().flatten().filter_map(|key| key["name"].as_str());
+        let own_names: Vec<String> = names.map(str::to_owned).collect();
+        let entry = self.begin(EntryKind::Provider, name.to_owned(), declaration, found);
+        let read = entry.as_ref().and_then(|_| self.read_provider(name, declaration));
+        self.key_names.extend(own_names);
+        let (Some(entry), Some(mut provider)) = (entry, read) else { return };
+        provider.config_hash = entry.hash.to_string();
+        for key in &mut provider.keys {
+            Arc::make_mut(key).config_hash = entry.hash.to_string();
         }
+        if let Some(old) = &old {
+            for id in adopt_provider(&mut provider, old) {
+                // With what was for this key alone.
+                let current = Arc::clone(self.view.provider(name).unwrap_or(old));
+                for edit in edit::remove_provider_key(&self.view.clone(), &current, &id) {
+                    self.make(edit);
+                }
+            }
+        }
+        self.put(entry, declaration, name, name, old.is_none(), Edit::Provider(Arc::new(provider)));
+    }
+
+    fn read_provider(&mut self, name: &str, declaration: &Declaration) -> Option<Provider> {
         let mut faults = Faults::default();
         let view = &self.view;
         let named = &self.key_names;
@@ -250,23 +362,13 @@ impl Work<'_, '_> {
         };
         let read = provider(name, &declaration.value, None, &mut change, &mut faults);
         self.place(declaration, &faults);
-        // Of keys with faults, too.
-        let names = declaration.value["keys"].as_array().into_iter().flatten().filter_map(|key| key["name"].as_str());
-        self.key_names.extend(names.map(str::to_owned));
-        let Some(mut provider) = read.filter(|_| faults.is_empty()) else { return };
-        provider.config_hash.clone_from(&declaration.hash);
-        if let Some(old) = &old {
-            adopt_provider(&mut provider, old);
-        }
-        self.put("provider", name, name, old.is_none(), Edit::Provider(Arc::new(provider)));
+        read.filter(|_| faults.is_empty())
     }
 
     fn provider_limits(&mut self, name: &str, declaration: &Declaration) {
         let old = self.view.provider_limits(name).cloned();
-        if self.is_kept("provider_governance", old.as_deref().map(|old| (name, &*old.entity.config_hash)), declaration)
-        {
-            return;
-        }
+        let found = old.as_deref().map(|old| (name, &*old.entity.config_hash));
+        let Some(entry) = self.begin(EntryKind::ProviderLimits, name.to_owned(), declaration, found) else { return };
         if self.view.provider(name).is_none() && !self.around.trusting {
             return self.clash(declaration, "name", format!("provider '{name}' is not configured"));
         }
@@ -278,151 +380,195 @@ impl Work<'_, '_> {
         let was = old.as_ref().map_or(&none, |old| &old.entity.limits);
         limits::adopt(&mut declared, was);
         self.restart(&declared, was);
-        let config_hash = declaration.hash.clone();
+        let config_hash = entry.hash.to_string();
         let entity = ProviderLimits { provider: name.into(), limits: declared, config_hash };
-        self.put("provider_governance", name, name, old.is_none(), Edit::ProviderLimits(Arc::new(entity)));
+        self.put(entry, declaration, name, name, old.is_none(), Edit::ProviderLimits(Arc::new(entity)));
     }
 
     fn customer(&mut self, declaration: &Declaration) {
         let named = Named::of(declaration, "name");
+        let view = self.view.clone();
+        let by_id = |id: &str| view.customer(id).map(|governed| &governed.entity);
         // Names are not unique: only what a file made is taken for what a file means.
         let by_name = || {
-            let mut all = self.view.customers().map(|governed| &governed.entity);
-            all.find(|old| named.id.is_none() && old.name == named.name && !old.config_hash.is_empty())
+            let mut all = view.customers().map(|governed| &governed.entity);
+            all.find(|old| old.name == named.name && !old.config_hash.is_empty())
         };
-        let by_id = named.id.and_then(|id| self.view.customer(id)).map(|governed| &governed.entity);
-        let old = by_id.or_else(by_name).cloned();
-        if self.is_kept("customer", old.as_deref().map(|old| (&*old.id, &*old.config_hash)), declaration) {
-            return;
-        }
+        let found = named.id.map_or_else(by_name, by_id);
+        let seems = found.map(|old| (&*old.id, &*old.config_hash));
+        let Some(entry) = self.begin(EntryKind::Customer, named.entry(), declaration, seems) else { return };
+        let old = entry.applied.as_ref().and_then(|applied| by_id(&applied.object_id)).or(found);
         let read =
             |body: &Value, change: &mut Change<'_>, faults: &mut Faults| owner::customer(body, None, change, faults);
         let Some(mut customer) = self.read(declaration, read) else { return };
-        customer.config_hash.clone_from(&declaration.hash);
-        if let Some(old) = &old {
+        customer.config_hash = entry.hash.to_string();
+        if let Some(old) = old {
             (customer.id, customer.created_at) = (Arc::clone(&old.id), old.created_at);
             limits::adopt(&mut customer.limits, &old.limits);
             self.restart(&customer.limits, &old.limits);
         }
         let (id, name) = (Arc::clone(&customer.id), customer.name.clone());
-        self.put("customer", &id, &name, old.is_none(), Edit::Customer(Arc::new(customer)));
+        self.put(entry, declaration, &id, &name, old.is_none(), Edit::Customer(Arc::new(customer)));
     }
 
     fn team(&mut self, declaration: &Declaration) {
         let named = Named::of(declaration, "name");
+        let view = self.view.clone();
+        let by_id = |id: &str| view.team(id).map(|governed| &governed.entity);
         let by_name = || {
-            let mut all = self.view.teams().map(|governed| &governed.entity);
-            all.find(|old| named.id.is_none() && old.name == named.name && !old.config_hash.is_empty())
+            let mut all = view.teams().map(|governed| &governed.entity);
+            all.find(|old| old.name == named.name && !old.config_hash.is_empty())
         };
-        let by_id = named.id.and_then(|id| self.view.team(id)).map(|governed| &governed.entity);
-        let old = by_id.or_else(by_name).cloned();
-        if self.is_kept("team", old.as_deref().map(|old| (&*old.id, &*old.config_hash)), declaration) {
-            return;
-        }
+        let found = named.id.map_or_else(by_name, by_id);
+        let seems = found.map(|old| (&*old.id, &*old.config_hash));
+        let Some(entry) = self.begin(EntryKind::Team, named.entry(), declaration, seems) else { return };
+        let old = entry.applied.as_ref().and_then(|applied| by_id(&applied.object_id)).or(found);
         let read = |body: &Value, change: &mut Change<'_>, faults: &mut Faults| owner::team(body, None, change, faults);
         let Some(mut team) = self.read(declaration, read) else { return };
-        team.config_hash.clone_from(&declaration.hash);
-        if let Some(old) = &old {
+        team.config_hash = entry.hash.to_string();
+        if let Some(old) = old {
             (team.id, team.created_at) = (Arc::clone(&old.id), old.created_at);
             limits::adopt(&mut team.limits, &old.limits);
             self.restart(&team.limits, &old.limits);
         }
         let (id, name) = (Arc::clone(&team.id), team.name.clone());
-        self.put("team", &id, &name, old.is_none(), Edit::Team(Arc::new(team)));
+        self.put(entry, declaration, &id, &name, old.is_none(), Edit::Team(Arc::new(team)));
     }
 
     fn virtual_key(&mut self, declaration: &Declaration) {
         let named = Named::of(declaration, "name");
-        let by_name = || self.view.callers().find(|caller| caller.key.name == named.name);
-        let old = named.id.and_then(|id| self.view.caller_by_id(id)).or_else(by_name).cloned();
-        if self.is_kept("virtual_key", old.as_deref().map(|old| (&*old.key.id, &*old.key.config_hash)), declaration) {
-            return;
-        }
+        let view = self.view.clone();
+        let holder = self.holder_of(named.name);
+        // One that was made over REST is not a file's to take.
+        let by_name = || {
+            let holder = view.caller_by_id(holder.as_deref()?)?;
+            (!holder.key.config_hash.is_empty()).then_some(holder)
+        };
+        let found = named.id.map_or_else(by_name, |id| view.caller_by_id(id));
+        let seems = found.map(|old| (&*old.key.id, &*old.key.config_hash));
+        let Some(entry) = self.begin(EntryKind::VirtualKey, named.entry(), declaration, seems) else { return };
+        let old = entry.applied.as_ref().and_then(|applied| view.caller_by_id(&applied.object_id)).or(found);
         let read = |body: &Value, change: &mut Change<'_>, faults: &mut Faults| {
             virtual_key::virtual_key(body, None, change, faults)
         };
-        let Some(read) = self.read(declaration, read) else { return };
-        let (mut key, mut value) = (read.key, read.value);
-        key.config_hash.clone_from(&declaration.hash);
-        if let Some(old) = &old {
+        let Some(VirtualKeyRead { mut key, value }) = self.read(declaration, read) else { return };
+        key.config_hash = entry.hash.to_string();
+        if let Some(old) = old {
             virtual_key::adopt(&mut key, &old.key);
+            // A key that was switched off stays off unless the entry itself says otherwise.
+            if declaration.value.get("is_active").is_none_or(Value::is_null) {
+                key.is_active = old.key.is_active;
+            }
             self.restart(&key.limits, &old.key.limits);
             for config in &key.provider_configs {
                 if let Some(was) = old.key.provider_configs.iter().find(|was| was.id == config.id) {
                     self.restart(&config.limits, &was.limits);
                 }
             }
-        } else if value.is_none() {
-            value = Some((self.around.new_value)());
         }
-        let name = key.name.clone();
-        if self.view.callers().any(|other| other.key.name == name && other.key.id != key.id) {
-            return self.clash(declaration, "name", format!("another virtual key is named '{name}'"));
+        if holder.is_some_and(|holder| holder != key.id) {
+            let message =
+                format!("another virtual key is named '{}': give the entry its id, or another name", key.name);
+            return self.clash(declaration, "name", message);
         }
-        let digest = value.as_ref().map(|value| (self.around.digest)(value.expose().as_bytes()));
-        let digest = digest.or(old.as_ref().map(|old| old.digest)).unwrap_or_default();
+        self.put_virtual_key(declaration, entry, key, value, old.map(|old| old.digest));
+    }
+
+    /// The value is the entry's where that is new, or was changed since the entry was last applied: a value that
+    /// was rotated since is not undone by a change of something else.
+    fn put_virtual_key(
+        &mut self,
+        declaration: &Declaration,
+        entry: Entry,
+        key: VirtualKey,
+        declared: Option<Secret>,
+        old: Option<Digest>,
+    ) {
+        let own = declared.as_ref().map(|value| (self.around.digest)(value.expose().as_bytes()));
+        let applied = entry.applied.as_ref().and_then(|applied| applied.value);
+        let value = match old {
+            None => Some(declared.unwrap_or_else(|| (self.around.new_value)())),
+            Some(old) => declared.filter(|_| own != Some(old) && own != applied),
+        };
+        let digest = value.as_ref().map(|value| (self.around.digest)(value.expose().as_bytes())).or(old);
+        let digest = digest.expect("a key that is not there yet was given a value");
         if self.view.caller(&digest).is_some_and(|other| other.key.id != key.id) {
             return self.clash(declaration, "value", "another virtual key has this value".to_owned());
         }
-        // The same value again is no rotation.
-        let value = value.filter(|_| old.as_ref().is_none_or(|old| old.digest != digest));
-        let id = Arc::clone(&key.id);
+        let (id, name) = (Arc::clone(&key.id), key.name.clone());
+        if let Some(names) = &mut self.names {
+            names.insert(name.clone(), Arc::clone(&id));
+        }
         let edit = Edit::VirtualKey { key: Arc::new(key), digest, value };
-        self.put("virtual_key", &id, &name, old.is_none(), edit);
+        self.put_with(entry, declaration, (&id, &name, old.is_none()), edit, own);
+    }
+
+    /// Who has a virtual key's name.
+    fn holder_of(&mut self, name: &str) -> Option<Arc<str>> {
+        let view = &self.view;
+        let names = self.names.get_or_insert_with(|| {
+            view.callers().map(|caller| (caller.key.name.clone(), Arc::clone(&caller.key.id))).collect()
+        });
+        // Of one that was renamed since, the old name is free.
+        let id = names.get(name)?;
+        view.caller_by_id(id).filter(|caller| caller.key.name == name).map(|caller| Arc::clone(&caller.key.id))
     }
 
     fn model_config(&mut self, declaration: &Declaration) {
         let named = Named::of(declaration, "model_name");
         let provider = declaration.value.get("provider").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let view = self.view.clone();
+        let by_id = |id: &str| view.model_config(id).map(|governed| &governed.entity);
         let by_name = || {
-            let mut all = self.view.model_configs().map(|governed| &governed.entity);
+            let mut all = view.model_configs().map(|governed| &governed.entity);
             all.find(|old| *old.model_name == *named.name && old.provider.as_deref() == provider)
         };
-        let by_id = named.id.and_then(|id| self.view.model_config(id)).map(|governed| &governed.entity);
-        let old = by_id.or_else(by_name).cloned();
-        if self.is_kept("model_config", old.as_deref().map(|old| (&*old.id, &*old.config_hash)), declaration) {
-            return;
-        }
+        let found = named.id.map_or_else(by_name, by_id);
+        let seems = found.map(|old| (&*old.id, &*old.config_hash));
+        let name = format!("{} of {}", named.entry(), provider.unwrap_or("*"));
+        let Some(entry) = self.begin(EntryKind::ModelConfig, name, declaration, seems) else { return };
+        let old = entry.applied.as_ref().and_then(|applied| by_id(&applied.object_id)).or(found);
         let read = |body: &Value, change: &mut Change<'_>, faults: &mut Faults| {
             model_config::model_config(body, None, change, faults)
         };
         let Some(mut config) = self.read(declaration, read) else { return };
-        config.config_hash.clone_from(&declaration.hash);
-        if let Some(old) = &old {
+        config.config_hash = entry.hash.to_string();
+        if let Some(old) = old {
             (config.id, config.created_at) = (Arc::clone(&old.id), old.created_at);
             limits::adopt(&mut config.limits, &old.limits);
             self.restart(&config.limits, &old.limits);
         }
-        let taken = self.view.model_configs().map(|governed| &governed.entity).any(|other| {
+        let taken = view.model_configs().map(|governed| &governed.entity).any(|other| {
             other.id != config.id && other.model_name == config.model_name && other.provider == config.provider
         });
         if taken {
             return self.clash(declaration, "model_name", "another config is for this model and provider".to_owned());
         }
         let (id, name) = (Arc::clone(&config.id), config.model_name.to_string());
-        self.put("model_config", &id, &name, old.is_none(), Edit::ModelConfig(Arc::new(config)));
+        self.put(entry, declaration, &id, &name, old.is_none(), Edit::ModelConfig(Arc::new(config)));
     }
 
     fn rule(&mut self, declaration: &Declaration) {
-        let read = |body: &Value, change: &mut Change<'_>, faults: &mut Faults| rule::rule(body, None, change, faults);
         let named = Named::of(declaration, "name");
         let scope = declaration.value.get("scope").and_then(Value::as_str).unwrap_or("global");
         let scope_id = declaration.value.get("scope_id").and_then(Value::as_str);
+        let view = self.view.clone();
         let by_name = || {
-            self.view.rules().find(|old| {
-                old.name == named.name && old.scope.name() == scope && old.scope.id().map(|id| &**id) == scope_id
-            })
+            let is_of = |old: &RoutingRule| old.scope.name() == scope && old.scope.id().map(|id| &**id) == scope_id;
+            view.rules().find(|old| old.name == named.name && is_of(old))
         };
-        let old = named.id.and_then(|id| self.view.rule(id)).or_else(by_name).cloned();
-        if self.is_kept("routing_rule", old.as_deref().map(|old| (&*old.id, &*old.config_hash)), declaration) {
-            return;
-        }
+        let found = named.id.map_or_else(by_name, |id| view.rule(id));
+        let seems = found.map(|old| (&*old.id, &*old.config_hash));
+        let name = format!("{} of {scope} {}", named.entry(), scope_id.unwrap_or_default());
+        let Some(entry) = self.begin(EntryKind::RoutingRule, name, declaration, seems) else { return };
+        let old = entry.applied.as_ref().and_then(|applied| view.rule(&applied.object_id)).or(found);
+        let read = |body: &Value, change: &mut Change<'_>, faults: &mut Faults| rule::rule(body, None, change, faults);
         let Some(mut rule) = self.read(declaration, read) else { return };
-        rule.config_hash.clone_from(&declaration.hash);
-        if let Some(old) = &old {
+        rule.config_hash = entry.hash.to_string();
+        if let Some(old) = old {
             (rule.id, rule.created_at) = (Arc::clone(&old.id), old.created_at);
         }
-        let others = || self.view.rules().filter(|other| other.scope == rule.scope && other.id != rule.id);
+        let others = || view.rules().filter(|other| other.scope == rule.scope && other.id != rule.id);
         if others().any(|other| other.name == rule.name) {
             return self.clash(declaration, "name", format!("another rule of this scope is named '{}'", rule.name));
         }
@@ -431,48 +577,50 @@ impl Work<'_, '_> {
             return self.clash(declaration, "priority", message);
         }
         let (id, name) = (Arc::clone(&rule.id), rule.name.clone());
-        self.put("routing_rule", &id, &name, old.is_none(), Edit::RoutingRule(Arc::new(rule)));
+        self.put(entry, declaration, &id, &name, old.is_none(), Edit::RoutingRule(Arc::new(rule)));
     }
 
     fn price_override(&mut self, declaration: &Declaration) {
         let named = Named::of(declaration, "name");
+        let view = self.view.clone();
         let by_name = || {
-            let mut all = self.view.pricing_overrides();
-            all.find(|old| named.id.is_none() && old.name == named.name && !old.config_hash.is_empty())
+            let mut all = view.pricing_overrides();
+            all.find(|old| old.name == named.name && !old.config_hash.is_empty())
         };
-        let old = named.id.and_then(|id| self.view.pricing_override(id)).or_else(by_name).cloned();
-        if self.is_kept("pricing_override", old.as_deref().map(|old| (&*old.id, &*old.config_hash)), declaration) {
-            return;
-        }
+        let found = named.id.map_or_else(by_name, |id| view.pricing_override(id));
+        let seems = found.map(|old| (&*old.id, &*old.config_hash));
+        let Some(entry) = self.begin(EntryKind::PricingOverride, named.entry(), declaration, seems) else { return };
+        let old = entry.applied.as_ref().and_then(|applied| view.pricing_override(&applied.object_id)).or(found);
         let read = |body: &Value, change: &mut Change<'_>, faults: &mut Faults| {
             price_override::price_override(body, None, change, faults)
         };
         let Some(mut over) = self.read(declaration, read) else { return };
-        over.config_hash.clone_from(&declaration.hash);
-        if let Some(old) = &old {
+        over.config_hash = entry.hash.to_string();
+        if let Some(old) = old {
             (over.id, over.created_at) = (Arc::clone(&old.id), old.created_at);
         }
         let (id, name) = (Arc::clone(&over.id), over.name.clone());
-        self.put("pricing_override", &id, &name, old.is_none(), Edit::PricingOverride(Arc::new(over)));
+        self.put(entry, declaration, &id, &name, old.is_none(), Edit::PricingOverride(Arc::new(over)));
     }
 }
 
-/// Keys that the file does not name are left alone: they were made through the API.
-fn adopt_provider(new: &mut Provider, old: &Provider) {
+/// Gives `new` the ids of what it replaces, and the keys that were made over REST. Returns the ids of those
+/// that the file declared once and does no more.
+fn adopt_provider(new: &mut Provider, old: &Provider) -> Vec<Arc<str>> {
     new.created_at = old.created_at;
-    let mut kept: Vec<Arc<ProviderKey>> = Vec::new();
+    let (mut kept, mut gone): (Vec<Arc<ProviderKey>>, _) = (Vec::new(), Vec::new());
     for key in &old.keys {
         match new.keys.iter_mut().find(|own| own.id == key.id || own.name == key.name) {
             Some(own) => {
                 let own = Arc::make_mut(own);
                 (own.id, own.created_at) = (Arc::clone(&key.id), key.created_at);
             }
-            // What an older version of the file declared went with its entry.
             None if key.config_hash.is_empty() => kept.push(Arc::clone(key)),
-            None => {}
+            None => gone.push(Arc::clone(&key.id)),
         }
     }
     new.keys.extend(kept);
+    gone
 }
 
 /// What can be looked up; where nothing can be, everything is believed to be there.
@@ -483,11 +631,12 @@ struct Trusting<'a> {
 
 impl Known for Trusting<'_> {
     fn provider(&self, name: &str) -> bool {
-        Known::provider(self.view, name)
+        self.trusting || Known::provider(self.view, name)
     }
 
     fn provider_key(&self, provider: &str, id: &str) -> bool {
-        Known::provider_key(self.view, provider, id)
+        // A key of a declared provider may have been made over REST, too.
+        self.trusting || Known::provider_key(self.view, provider, id)
     }
 
     fn provider_of_key(&self, id: &str) -> Option<String> {

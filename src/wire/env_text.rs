@@ -20,6 +20,44 @@ const SHORT: usize = 8;
 /// Looks environment variables up.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// The fault of a text that the environment is not asked for.
+pub const BY_FILE_ONLY: &str = "names an environment variable, which only the config file can use here";
+
+/// Tollgate's own variables begin so: its encryption key, its admin token.
+const OWN: &str = "TOLLGATE_";
+
+/// Which variables a text may name. Whoever administers over the API is not who runs the machine, and must not
+/// learn what its environment holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Any: the config file's.
+    All,
+    /// Any but Tollgate's own: a secret of the API's, which is never shown.
+    Foreign,
+    /// None: a text of the API's that answers show.
+    Nothing,
+}
+
+impl Reach {
+    /// That of a secret, or of a text that is none.
+    pub fn of(from_file: bool, is_secret: bool) -> Reach {
+        match (from_file, is_secret) {
+            (true, _) => Reach::All,
+            (false, true) => Reach::Foreign,
+            (false, false) => Reach::Nothing,
+        }
+    }
+
+    fn fault(self, variable: &str) -> Option<String> {
+        match self {
+            Reach::All => None,
+            Reach::Foreign if !variable.starts_with(OWN) => None,
+            Reach::Foreign => Some(format!("environment variable {variable} is Tollgate's own and is not used here")),
+            Reach::Nothing => Some(BY_FILE_ONLY.to_owned()),
+        }
+    }
+}
+
 /// A secret as answers show it: its length if it is short, its ends if it is not.
 pub fn redact(secret: &str) -> String {
     let letters: Vec<char> = secret.chars().collect();
@@ -45,15 +83,16 @@ pub fn is_redacted(text: &str) -> bool {
 }
 
 /// Reads a text, `env.NAME`, or the object that answers show. A redacted text is `stored`, and so is a
-/// variable that was not set when it was stored and is not set now.
+/// variable that was not set when it was stored and is not set now, or that is out of `reach`.
 pub fn read(
     object: &Object<'_>,
     name: &str,
     stored: Option<&KeyValue>,
-    env: Env<'_>,
+    (reach, env): (Reach, Env<'_>),
     faults: &mut Faults,
 ) -> Option<KeyValue> {
     let path = object.path(name);
+    let env = (reach, env);
     match object.raw(name).value()? {
         Value::String(text) => read_text(text, path, stored, env, faults),
         Value::Object(_) => {
@@ -85,7 +124,7 @@ fn read_text(
     text: &str,
     path: String,
     stored: Option<&KeyValue>,
-    env: Env<'_>,
+    env: (Reach, Env<'_>),
     faults: &mut Faults,
 ) -> Option<KeyValue> {
     if let Some(variable) = text.strip_prefix("env.").filter(|name| is_variable(name)) {
@@ -104,16 +143,17 @@ fn read_variable(
     name: &str,
     path: String,
     stored: Option<&KeyValue>,
-    env: Env<'_>,
+    (reach, env): (Reach, Env<'_>),
     faults: &mut Faults,
 ) -> Option<KeyValue> {
-    if let Some(text) = env(name).filter(|text| !text.is_empty()) {
+    let fault = reach.fault(name);
+    if let Some(text) = env(name).filter(|text| fault.is_none() && !text.is_empty()) {
         return Some(KeyValue::variable(name, Some(Secret::new(text))));
     }
     if stored.is_some_and(|stored| stored.env_var.as_deref() == Some(name)) {
         return stored.cloned();
     }
-    faults.add(path, format!("environment variable {name} is not set"));
+    faults.add(path, fault.unwrap_or_else(|| format!("environment variable {name} is not set")));
     None
 }
 
@@ -178,7 +218,7 @@ mod tests {
         let check = |value: Value, stored: Option<&KeyValue>, expected: Result<KeyValue, &str>| {
             let (body, mut faults) = (json!({"value": value}), Faults::default());
             let object = Object::of(&body, "", &mut faults).unwrap();
-            let read = read(&object, "value", stored, &env, &mut faults);
+            let read = read(&object, "value", stored, (Reach::Foreign, &env), &mut faults);
             match expected {
                 Ok(expected) => assert_eq!((read, faults.to_string()), (Some(expected), String::new()), "{body}"),
                 Err(fault) => assert_eq!((read, faults.to_string()), (None, fault.to_owned()), "{body}"),
@@ -203,5 +243,32 @@ mod tests {
         check(json!("****"), None, Err("value: is a redacted text, and nothing is stored that it could stand for"));
         check(json!({"env_var": "no name"}), None, Err("value.env_var: is no name of an environment variable"));
         check(json!(5), None, Err("value: must be a string, not a number"));
+    }
+
+    #[test]
+    fn the_api_does_not_reach_all_of_the_environment() {
+        let env = |name: &str| (name != "LOST").then(|| format!("value of {name}"));
+        let check = |reach: Reach, name: &str, stored: Option<&KeyValue>, expected: Result<KeyValue, &str>| {
+            for value in [json!(format!("env.{name}")), json!({"value": "", "env_var": name, "from_env": true})] {
+                let (body, mut faults) = (json!({ "value": value }), Faults::default());
+                let object = Object::of(&body, "", &mut faults).unwrap();
+                let read = read(&object, "value", stored, (reach, &env), &mut faults);
+                let read = read.ok_or_else(|| faults.to_string());
+                assert_eq!(read, expected.clone().map_err(str::to_owned), "{reach:?} {body}");
+            }
+        };
+        let found = |name: &str| Ok(KeyValue::variable(name, Some(Secret::new(format!("value of {name}")))));
+        let (file_only, old) = (format!("value: {BY_FILE_ONLY}"), KeyValue::variable("A", Some(Secret::new("old"))));
+        let own = "value: environment variable TOLLGATE_A is Tollgate's own and is not used here";
+        check(Reach::All, "A", None, found("A"));
+        check(Reach::All, "TOLLGATE_A", None, found("TOLLGATE_A"));
+        check(Reach::Foreign, "A", None, found("A"));
+        check(Reach::Foreign, "TOLLGATE_A", None, Err(own));
+        check(Reach::Nothing, "A", None, Err(&file_only));
+        check(Reach::Nothing, "LOST", None, Err(&file_only));
+        // What the file declared comes back as it was.
+        check(Reach::Nothing, "A", Some(&old), Ok(old.clone()));
+        check(Reach::Nothing, "B", Some(&old), Err(&file_only));
+        check(Reach::Foreign, "A", Some(&old), found("A"));
     }
 }

@@ -8,6 +8,8 @@ pub struct Fault {
     /// Like `provider_configs[0].budget.max_limit`; empty for the body as a whole.
     pub path: String,
     pub message: String,
+    /// The value is of another JSON type than the contract's: nobody wrote the body that the contract means.
+    pub mistyped: bool,
 }
 
 impl fmt::Display for Fault {
@@ -25,9 +27,18 @@ pub struct Faults(Vec<Fault>);
 
 impl Faults {
     pub fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.push(Fault { path: path.into(), message: message.into(), mistyped: false });
+    }
+
+    /// Of a value that has the wrong JSON type.
+    pub fn mistyped(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.push(Fault { path: path.into(), message: message.into(), mistyped: true });
+    }
+
+    fn push(&mut self, fault: Fault) {
         // Enough to work on; a body of nothing but faults makes no answer of megabytes.
         if self.0.len() < FAULTS_MAX {
-            self.0.push(Fault { path: path.into(), message: message.into() });
+            self.0.push(fault);
         }
     }
 

@@ -18,19 +18,31 @@ const BUDGETS_MAX: usize = 16;
 
 const HALVES: [&str; 4] = ["token_max_limit", "token_reset_duration", "request_max_limit", "request_reset_duration"];
 
+/// By what a budget is told to be one that was there before, the surest sign first. It is the length that
+/// counts, however it is spelt; the rest is for owners that have several of one length from before.
+const SAME_DURATION: [fn(&Window, &Window) -> bool; 3] = [
+    |one, other| one.span().text() == other.span().text(),
+    |one, other| is_as_long(one, other) && one.is_aligned() == other.is_aligned(),
+    is_as_long,
+];
+
+fn is_as_long(one: &Window, other: &Window) -> bool {
+    one.span().millis() == other.span().millis()
+}
+
 /// `base` with what `owner` says of `budget`, `budgets` and `rate_limit`. A new owner has no base.
 pub fn read(owner: &Object<'_>, base: Option<&Limits>, change: &mut Change<'_>, faults: &mut Faults) -> Limits {
     let mut budgets = read_budgets(owner, base.map(|base| &*base.budgets), change, faults);
     budgets.sort_by_key(|budget| budget.window.span().millis());
-    let rate_limit = read_rate_limit(owner, base.and_then(|base| base.rate_limit.as_ref()), change, faults);
-    Limits { budgets, rate_limit }
+    let rate_limit = read_rate_limit(owner, base.and_then(|base| base.rate_limit.as_deref()), change, faults);
+    Limits { budgets, rate_limit: rate_limit.map(Box::new) }
 }
 
 /// For objects that are read as new and replace what is there, as the config file's do: gives `new` the ids
 /// of the limits in `old`, with what belongs to them.
 pub fn adopt(new: &mut Limits, old: &Limits) {
     adopt_budgets(&mut new.budgets, &old.budgets);
-    adopt_rate_limit(new.rate_limit.as_mut(), old.rate_limit.as_ref());
+    adopt_rate_limit(new.rate_limit.as_deref_mut(), old.rate_limit.as_deref());
 }
 
 /// A whole budget as it was sent.
@@ -88,7 +100,9 @@ fn check_agreement(owner: &Object<'_>, single: &Object<'_>, list: &[Sent<'_>], f
         list.is_empty()
     } else {
         let Some(single) = read_budget(single, None, faults) else { return };
-        list.iter().any(|budget| budget.max == single.max && budget.window == single.window)
+        let same =
+            |window: &Window| is_as_long(window, &single.window) && window.is_aligned() == single.window.is_aligned();
+        list.iter().any(|budget| budget.max == single.max && same(&budget.window))
     };
     if !agrees {
         faults.add(owner.path("budget"), "does not agree with 'budgets'; send one of the two");
@@ -99,18 +113,18 @@ fn check_agreement(owner: &Object<'_>, single: &Object<'_>, list: &[Sent<'_>], f
 fn reconcile(sent: &[Sent<'_>], base: &[Budget], change: &mut Change<'_>, faults: &mut Faults) -> Vec<Budget> {
     for (i, budget) in sent.iter().enumerate() {
         // An update could not tell them apart.
-        if sent[..i].iter().any(|other| other.duration() == budget.duration()) {
+        if sent[..i].iter().any(|other| is_as_long(&other.window, &budget.window)) {
             faults.add(budget.body.here(), duplicate(budget.duration()));
         }
     }
     let mut free: Vec<Option<&Budget>> = base.iter().map(Some).collect();
     let mut olds: Vec<Option<&Budget>> = vec![None; sent.len()];
-    for by_id in [false, true] {
+    for by_duration in SAME_DURATION.into_iter().map(Some).chain([None]) {
         for (sent, old) in sent.iter().zip(&mut olds).filter(|(_, old)| old.is_none()) {
             let id = sent.body.raw("id").value().and_then(Value::as_str);
-            let same = |was: &Budget| match by_id {
-                true => id == Some(&*was.id),
-                false => was.window.span().text() == sent.duration(),
+            let same = |was: &Budget| match by_duration {
+                Some(same) => same(&was.window, &sent.window),
+                None => id == Some(&*was.id),
             };
             *old = free.iter_mut().find(|was| was.is_some_and(same)).and_then(Option::take);
         }
@@ -129,8 +143,9 @@ fn change_shown(single: &Object<'_>, base: &[Budget], change: &mut Change<'_>, f
         None if is_empty_budget(single) => {}
         Some(shown) => {
             let Some(sent) = read_budget(single, Some(&base[shown]), faults) else { return budgets };
-            let others = || base.iter().enumerate().filter(|(index, _)| *index != shown);
-            if others().any(|(_, other)| other.window.span().text() == sent.duration()) {
+            let is_taken = |window: &Window| is_as_long(window, &sent.window);
+            // One that keeps its length is in nobody's way who was not there before.
+            if !is_taken(&base[shown].window) && base.iter().any(|other| is_taken(&other.window)) {
                 faults.add(single.path("reset_duration"), duplicate(sent.duration()));
             }
             budgets[shown] = settle(&sent, Some(&base[shown]), change, faults);
@@ -180,10 +195,10 @@ fn read_budget<'a>(body: &'a Object<'a>, old: Option<&Budget>, faults: &mut Faul
     let aligned = body.boolean("calendar_aligned", faults).value();
     let aligned = aligned.unwrap_or_else(|| old.is_some_and(|old| old.window.is_aligned()));
     let duration = match (body.text("reset_duration", faults), old) {
-        (Given::Value(text), _) => Some(text),
-        (_, Some(old)) => Some(old.window.span().text()),
-        (_, None) if body.raw("reset_duration").value().is_some() => None,
-        (_, None) => {
+        (Given::Value(text), _) if !text.is_empty() => Some(text),
+        (Given::Absent | Given::Null, Some(old)) => Some(old.window.span().text()),
+        (Given::Absent, None) if body.raw("reset_duration").value().is_some() => None,
+        _ => {
             faults.add(body.path("reset_duration"), "budget reset duration is required");
             None
         }
@@ -278,15 +293,15 @@ fn read_half(
 /// By id where the new list gives one that is known, else by duration.
 fn adopt_budgets(new: &mut [Budget], old: &[Budget]) {
     let mut taken: HashSet<Arc<str>> = HashSet::new();
-    for by_id in [true, false] {
-        for budget in new.iter_mut().filter(|budget| !by_id || old.iter().any(|was| was.id == budget.id)) {
-            let same = |was: &&Budget| match by_id {
-                true => was.id == budget.id,
-                false => was.window.span().text() == budget.window.span().text(),
-            };
+    for by_duration in [None].into_iter().chain(SAME_DURATION.map(Some)) {
+        for budget in new.iter_mut() {
             if taken.contains(&budget.id) {
                 continue;
             }
+            let same = |was: &&Budget| match by_duration {
+                Some(same) => same(&was.window, &budget.window),
+                None => was.id == budget.id,
+            };
             if let Some(was) = old.iter().find(|was| same(was) && !taken.contains(&was.id)) {
                 taken.insert(Arc::clone(&was.id));
                 (budget.id, budget.anchor, budget.created_at) = (Arc::clone(&was.id), was.anchor, was.created_at);

@@ -5,6 +5,9 @@ use super::faults::Faults;
 use super::read::{FREE_BYTES_MAX, Given, Object};
 use serde_json::{Map, Value, json};
 
+/// Each is compared with all others.
+const ENTRIES_MAX: usize = 1_000;
+
 /// An entry as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
@@ -21,6 +24,10 @@ pub fn read(body: &Object<'_>, base: Option<&str>, faults: &mut Faults) -> Strin
     let Given::Value(entries) = body.objects("mcp_configs", faults) else {
         return base.unwrap_or("[]").to_owned();
     };
+    if entries.len() > ENTRIES_MAX {
+        faults.add(body.path("mcp_configs"), format!("has more than {ENTRIES_MAX} entries"));
+        return base.unwrap_or("[]").to_owned();
+    }
     let olds = base.map_or_else(Vec::new, rows);
     let mut found: Vec<Row> = Vec::with_capacity(entries.len());
     for entry in &entries {
@@ -205,7 +212,10 @@ mod tests {
                 "mcp_configs[3].id: MCP config 2 is listed twice",
             ],
         );
-        let many: Vec<Value> = (0..2_000).map(|n| json!({"mcp_client_name": format!("client-{n}")})).collect();
-        check(json!(many), &["mcp_configs: is longer than 65536 bytes"]);
+        let many = |count: u32| -> Value {
+            (0..count).map(|n| json!({"mcp_client_name": format!("client-{n:060}")})).collect()
+        };
+        check(many(1_000), &["mcp_configs: is longer than 65536 bytes"]);
+        check(many(1_001), &["mcp_configs: has more than 1000 entries"]);
     }
 }

@@ -4,6 +4,7 @@
 pub mod certificate;
 pub mod change;
 pub mod client;
+pub mod correction;
 pub mod cors;
 pub mod credential;
 pub mod declared;

@@ -101,10 +101,7 @@ pub fn provider(
         send_back_raw_response: flag("send_back_raw_response", faults),
         store_raw_request_response: flag("store_raw_request_response", faults),
         custom,
-        openai_config: body
-            .object("openai_config", faults)
-            .value()
-            .and_then(|_| body.raw("openai_config").value().map(Value::to_string)),
+        openai_config: body.free_object("openai_config", faults).value(),
         keys: base.map(|base| base.keys.clone()).unwrap_or_default(),
         config_hash: base.map(|base| base.config_hash.clone()).unwrap_or_default(),
         created_at: base.map_or(change.now, |base| base.created_at),

@@ -21,6 +21,9 @@ const DESCRIPTION_LETTERS_MAX: usize = 4_096;
 /// JSON that is only stored and returned.
 pub const FREE_BYTES_MAX: usize = 64 * 1_024;
 
+/// And its depth. Readers of what is stored, and of what wraps it, give up at 128.
+const FREE_LEVELS_MAX: usize = 32;
+
 /// One object of a body, and where it stands.
 #[derive(Debug, Clone)]
 pub struct Object<'a> {
@@ -74,7 +77,7 @@ impl<'a> Object<'a> {
         match value {
             Value::Object(members) => Some(Object { path, members }),
             other => {
-                faults.add(path, format!("must be an object, not {}", name_of(other)));
+                faults.mistyped(path, format!("must be an object, not {}", name_of(other)));
                 None
             }
         }
@@ -122,7 +125,7 @@ impl<'a> Object<'a> {
         self.raw(name).map(|value| {
             let found = read(value);
             if found.is_none() {
-                faults.add(self.path(name), format!("must be {what}, not {}", name_of(value)));
+                faults.mistyped(self.path(name), format!("must be {what}, not {}", name_of(value)));
             }
             found
         })
@@ -145,7 +148,7 @@ impl<'a> Object<'a> {
                     Some(number) => format!("must be a whole number of at most 64 bits, not {number}"),
                     None => format!("must be a whole number, not {}", name_of(value)),
                 };
-                faults.add(self.path(name), message);
+                faults.mistyped(self.path(name), message);
             }
             found
         })
@@ -197,14 +200,8 @@ impl<'a> Object<'a> {
 
     /// A free JSON object, as text in its canonical form.
     pub fn free_object(&self, name: &str, faults: &mut Faults) -> Given<String> {
-        self.typed(name, "an object", faults, |value| value.as_object().map(|_| value)).map(|value| {
-            let text = value.to_string();
-            if text.len() > FREE_BYTES_MAX {
-                faults.add(self.path(name), format!("is longer than {FREE_BYTES_MAX} bytes"));
-                return None;
-            }
-            Some(text)
-        })
+        self.typed(name, "an object", faults, |value| value.as_object().map(|_| value))
+            .map(|value| check_free(value, self.path(name), faults).then(|| value.to_string()))
     }
 
     pub fn array(&self, name: &str, faults: &mut Faults) -> Given<&'a Vec<Value>> {
@@ -229,8 +226,10 @@ impl<'a> Object<'a> {
             for (i, value) in values.iter().enumerate() {
                 match value.as_str() {
                     Some(text) => texts.push(text.to_owned()),
-                    None => faults
-                        .add(format!("{}[{i}]", self.path(name)), format!("must be a string, not {}", name_of(value))),
+                    None => {
+                        let message = format!("must be a string, not {}", name_of(value));
+                        faults.mistyped(format!("{}[{i}]", self.path(name)), message);
+                    }
                 }
             }
             Some(texts)
@@ -278,6 +277,29 @@ impl<'a> Object<'a> {
     /// A number's own text, so that no digit is lost to a float of ours.
     fn number(&self, name: &str, faults: &mut Faults) -> Given<String> {
         self.typed(name, "a number", faults, |value| value.as_number().map(ToString::to_string))
+    }
+}
+
+/// Whether JSON that is only stored and returned is within its bounds.
+pub fn check_free(value: &Value, path: String, faults: &mut Faults) -> bool {
+    let fault = if is_deeper(value, FREE_LEVELS_MAX) {
+        format!("is nested deeper than {FREE_LEVELS_MAX} levels")
+    } else if value.to_string().len() > FREE_BYTES_MAX {
+        format!("is longer than {FREE_BYTES_MAX} bytes")
+    } else {
+        return true;
+    };
+    faults.add(path, fault);
+    false
+}
+
+/// Whether arrays and objects stand within each other on more than this many levels.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let Some(inner) = levels.checked_sub(1) else { return value.is_array() || value.is_object() };
+    match value {
+        Value::Array(values) => values.iter().any(|value| is_deeper(value, inner)),
+        Value::Object(members) => members.values().any(|value| is_deeper(value, inner)),
+        _ => false,
     }
 }
 

@@ -230,9 +230,8 @@ fn read_keys(body: &Object<'_>, faults: &mut Faults) -> Option<Vec<String>> {
     for (i, key) in keys.iter().enumerate() {
         match key.as_str().or_else(|| key.get("key_id")?.as_str()) {
             Some(id) => ids.push(id.to_owned()),
-            None => {
-                faults.add(format!("{}[{i}]", body.path("keys")), "must be a key's id, or an object with its key_id")
-            }
+            None => faults
+                .mistyped(format!("{}[{i}]", body.path("keys")), "must be a key's id, or an object with its key_id"),
         }
     }
     check_whitelist(&ids, &body.path("keys"), faults);

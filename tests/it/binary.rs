@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-const KEY: &str = "sk-bf-11111111-2222-4333-8444-555555555555";
+pub const KEY: &str = "sk-bf-11111111-2222-4333-8444-555555555555";
 
 pub fn tollgate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
@@ -17,11 +17,11 @@ pub fn tollgate() -> Command {
     command
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -29,12 +29,12 @@ fn stderr(output: &Output) -> String {
 pub struct Program(pub Child);
 
 impl Program {
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
 
-    async fn end(&mut self) -> ExitStatus {
+    pub async fn end(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the program to end", async || {
             status = self.0.try_wait().unwrap();
@@ -61,14 +61,14 @@ impl Drop for Program {
 }
 
 /// `tollgate serve` in front of a fake provider.
-struct Served {
-    fake: Fake,
-    program: Program,
-    proxy: String,
-    admin: String,
-    config: PathBuf,
-    http: reqwest::Client,
-    dir: Dir,
+pub struct Served {
+    pub fake: Fake,
+    pub program: Program,
+    pub proxy: String,
+    pub admin: String,
+    pub config: PathBuf,
+    pub http: reqwest::Client,
+    pub dir: Dir,
 }
 
 fn config_text(provider: &str, dir: &Dir, proxy: u16, admin: u16, limit: &str) -> String {
@@ -85,12 +85,17 @@ fn config_text(provider: &str, dir: &Dir, proxy: u16, admin: u16, limit: &str) -
 }
 
 impl Served {
-    async fn start() -> Served {
+    pub async fn start() -> Served {
+        Served::with_limit("1").await
+    }
+
+    /// With a budget of so many dollars.
+    pub async fn with_limit(limit: &str) -> Served {
         let fake = Fake::start().await;
         let dir = Dir::new();
         let (proxy, admin) = (free_port(), free_port());
         let config = dir.path().join("tollgate.yaml");
-        std::fs::write(&config, config_text(&fake.url(), &dir, proxy, admin, "1")).unwrap();
+        std::fs::write(&config, config_text(&fake.url(), &dir, proxy, admin, limit)).unwrap();
         let program = tollgate().args(["serve", "--config"]).arg(&config).stderr(Stdio::inherit()).spawn().unwrap();
         let served = Served {
             fake,
@@ -106,13 +111,13 @@ impl Served {
     }
 
     /// Starts the program once more on the same files, and gives back the one that was there.
-    fn again(&mut self, more: &[&str]) -> Program {
+    pub fn again(&mut self, more: &[&str]) -> Program {
         let mut command = tollgate();
         command.args(["serve", "--config"]).arg(&self.config).args(more).stderr(Stdio::inherit());
         std::mem::replace(&mut self.program, Program(command.spawn().unwrap()))
     }
 
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         eventually("the program to be ready", async || {
             let ready = async |url: String| self.http.get(url).send().await.is_ok_and(|reply| reply.status() == 200);
             ready(format!("{}/readyz", self.admin)).await && ready(format!("{}/health", self.proxy)).await
@@ -120,17 +125,27 @@ impl Served {
         .await;
     }
 
-    fn post(&self, body: &Value) -> reqwest::RequestBuilder {
+    pub fn post(&self, body: &Value) -> reqwest::RequestBuilder {
         self.http.post(format!("{}/v1/chat/completions", self.proxy)).bearer_auth(KEY).json(body)
     }
 
-    async fn quota(&self) -> Value {
+    /// Waits until this process has written so many entries.
+    pub async fn written(&self, entries: u64) {
+        eventually("the ledger to be written", async || {
+            let request = self.http.get(format!("{}/metrics", self.admin)).bearer_auth(ADMIN_TOKEN);
+            let text = request.send().await.unwrap().text().await.unwrap();
+            text.contains(&format!("\ntollgate_ledger_written_entries_total {entries}\n"))
+        })
+        .await;
+    }
+
+    pub async fn quota(&self) -> Value {
         let url = format!("{}/api/governance/virtual-keys/quota", self.proxy);
         Reply::read(self.http.get(url).bearer_auth(KEY).send().await.unwrap()).await.json()
     }
 
     /// In nano-dollars, as this process counts.
-    async fn spent(&self) -> u64 {
+    pub async fn spent(&self) -> u64 {
         nanos(&self.quota().await["budgets"][0]["current_usage"])
     }
 
@@ -332,7 +347,8 @@ fn no_secret_is_logged_or_lies_in_a_file() {
         served.program.signal("HUP");
         served.program.signal("TERM");
         served.program.end().await;
-        let files = [log, served.dir.path().join("tollgate.db"), served.dir.path().join("tollgate.db-wal")];
+        let written = ["tollgate.db", "tollgate.db-wal", "tollgate.journal"].map(|name| served.dir.path().join(name));
+        let files: Vec<PathBuf> = written.into_iter().chain([log]).collect();
         for file in files.iter().filter(|file| file.exists()) {
             let bytes = std::fs::read(file).unwrap();
             assert!(!bytes.is_empty(), "{}", file.display());
@@ -358,12 +374,7 @@ fn what_was_written_survives_a_kill() {
         for _ in 0..5 {
             assert_eq!(served.post(&chat()).send().await.unwrap().status(), 200);
         }
-        eventually("the ledger to be written", async || {
-            let request = served.http.get(format!("{}/metrics", served.admin)).bearer_auth(ADMIN_TOKEN);
-            let text = request.send().await.unwrap().text().await.unwrap();
-            text.contains("\ntollgate_ledger_written_entries_total 5\n")
-        })
-        .await;
+        served.written(5).await;
         served.program.signal("KILL");
         served.program.end().await;
         served.again(&[]);

@@ -311,6 +311,15 @@ fn a_user_and_a_password_open_the_admin_listener_beside_the_token() {
             assert_eq!(as_user("root", "wrong horse").await, 401);
             assert_eq!(as_user("boot", "correct horse").await, 401);
             assert_eq!(house.http.get(&path).bearer_auth(ADMIN_TOKEN).send().await.unwrap().status(), 200);
+            // A page of somebody else's that makes a browser send what it remembers.
+            let foreign = async |name: &'static str, value: String| {
+                let request = house.http.post(&path).basic_auth("root", Some("correct horse")).header(name, value);
+                let request = request.header("content-type", "application/json");
+                request.body(r#"{"name": "planted"}"#).send().await.unwrap().status().as_u16()
+            };
+            assert_eq!(foreign("origin", "https://evil.example".to_owned()).await, 403);
+            assert_eq!(foreign("sec-fetch-site", "cross-site".to_owned()).await, 403);
+            assert_eq!(foreign("origin", house.admin.clone()).await, 200);
             // As the reference's clients send it.
             let pair = "cm9vdDpjb3JyZWN0IGhvcnNl";
             assert_eq!(house.http.get(&path).bearer_auth(pair).send().await.unwrap().status(), 200);
@@ -487,4 +496,125 @@ fn overrides_price_the_calls_that_they_are_for() {
         assert_eq!(house.chat(&key, &unknown).await.status, 200);
         assert_eq!(house.spent(&key).await, before + 1_000_000_000);
     });
+}
+
+#[test]
+fn what_was_done_to_a_declared_object_over_rest_is_not_undone_by_a_start() {
+    let declared = json!({
+        "virtual_keys": [
+            {"name": "deleted", "value": "sk-bf-deleted"},
+            {"name": "renamed", "value": "sk-bf-renamed"},
+            {"name": "rotated", "value": "sk-bf-rotated", "provider_configs": [{"provider": "openai", "allowed_models": ["*"], "key_ids": ["*"]}]},
+        ],
+        "customers": [{"id": "acme", "name": "Acme", "budget": {"max_limit": 5, "reset_duration": "1d"}}],
+    });
+    let start = declared.clone();
+    house_with(
+        move |config| config["governance"] = start,
+        async |house| {
+            let of = async |house: &House, name: &str| {
+                let found = show(house, &format!("virtual-keys?search={name}")).await["virtual_keys"][0].clone();
+                Key { id: id(&found).to_owned(), value: found["value"].as_str().unwrap().to_owned() }
+            };
+            let team = create(house, "teams", "team", json!({"name": "crew"})).await;
+            let (deleted, renamed, rotated) =
+                (of(house, "deleted").await, of(house, "renamed").await, of(house, "rotated").await);
+            let path = |key: &Key| format!("{GOVERNANCE}/virtual-keys/{}", key.id);
+            assert_eq!(house.administer("DELETE", &path(&deleted), None).await.status, 200);
+            assert_eq!(house.administer("DELETE", &format!("{GOVERNANCE}/customers/acme"), None).await.status, 200);
+            put(house, &path(&renamed), json!({"name": "other name"})).await;
+            put(house, &path(&rotated), json!({"description": "by REST"})).await;
+            assert_eq!(house.administer("POST", &format!("{}/rotate", path(&rotated)), None).await.status, 200);
+            let fresh = of(house, "rotated").await;
+            // A rule of the file that is for a team of the API's goes with the team, and is not missed.
+            house.stop();
+            house.config["governance"]["routing_rules"] = json!([{"name": "r", "scope": "team", "scope_id": id(&team),
+            "targets": [{"provider": "openai", "weight": 1}]}]);
+            house.open();
+            assert_eq!(
+                house.administer("DELETE", &format!("{GOVERNANCE}/teams/{}", id(&team)), None).await.status,
+                200
+            );
+            house.stop();
+            house.open();
+            assert_eq!(show(house, "virtual-keys").await["count"], json!(2));
+            assert_eq!(show(house, "customers").await["count"], json!(0));
+            house.chat(&deleted, &chat()).await.refused(401, "virtual_key_not_found");
+            house.chat(&rotated, &chat()).await.refused(401, "virtual_key_not_found");
+            assert_eq!(house.chat(&fresh, &chat()).await.status, 200);
+            // Another word of the entry brings it into force again, but for a value that did not change with it.
+            house.idle().await;
+            house.stop();
+            house.config["governance"]["virtual_keys"][2]["description"] = json!("by the file");
+            house.config["governance"]["virtual_keys"][0]["description"] = json!("again");
+            house.open();
+            let shown = show(house, &format!("virtual-keys/{}", rotated.id)).await["virtual_key"].clone();
+            assert_eq!((&shown["description"], &shown["value"]), (&json!("by the file"), &json!(fresh.value)));
+            assert_eq!(of(house, "deleted").await.value, deleted.value);
+            // A value that is changed in the file is in force.
+            house.stop();
+            house.config["governance"]["virtual_keys"][2]["value"] = json!("sk-bf-third");
+            house.open();
+            assert_eq!(of(house, "rotated").await.value, "sk-bf-third");
+        },
+    );
+}
+
+#[test]
+fn a_provider_key_that_the_file_drops_serves_no_more() {
+    let two = |house: &House| provider(&house.fake.url(), &[("main", PROVIDER_KEY), ("leaked", "sk-leaked-key")]);
+    house(async |house| {
+        house.stop();
+        house.config["providers"]["openai"] = two(house);
+        house.open();
+        let made = house
+            .administer("POST", "/api/providers/openai/keys", Some(json!({"name": "rest", "value": "sk-rest"})))
+            .await;
+        assert_eq!(made.status, 200, "{made:?}");
+        let configs = json!([{"provider": "openai", "weight": 1, "allowed_models": ["*"], "key_ids": ["leaked"]}]);
+        let key = house.key(json!({"provider_configs": configs})).await;
+        assert_eq!(house.chat(&key, &chat()).await.status, 200);
+        house.idle().await;
+        house.stop();
+        house.config["providers"]["openai"] = provider(&house.fake.url(), &[("main", PROVIDER_KEY)]);
+        house.open();
+        let keys = house.administer("GET", "/api/providers/openai/keys", None).await.json();
+        let mut names: Vec<&str> =
+            keys["keys"].as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["main", "rest"]);
+        // Who could use no other key is locked out, and stays so if a key of that id comes back.
+        house.chat(&key, &chat()).await.refused(403, "model_blocked");
+        house.stop();
+        house.config["providers"]["openai"] = two(house);
+        house.open();
+        house.chat(&key, &chat()).await.refused(403, "model_blocked");
+    });
+}
+
+#[test]
+fn another_password_in_the_variable_is_another_password() {
+    // The variable is this process's own: no other test reads it.
+    let auth = |password: &str| json!({"is_enabled": true, "admin_username": "root", "admin_password": password});
+    let first = auth("correct horse battery");
+    house_with(
+        move |config| config["auth_config"] = first,
+        async |house| {
+            let status = async |house: &House, password: &str| {
+                let request =
+                    house.http.get(format!("{}{GOVERNANCE}/teams", house.admin)).basic_auth("root", Some(password));
+                request.send().await.unwrap().status().as_u16()
+            };
+            assert_eq!(status(house, "correct horse battery").await, 200);
+            put(house, "/api/config", json!({"auth_config": {"admin_password": "set over REST, long"}})).await;
+            house.stop();
+            house.open();
+            assert_eq!(status(house, "set over REST, long").await, 200);
+            house.stop();
+            house.config["auth_config"] = auth("another horse battery");
+            house.open();
+            assert_eq!(status(house, "set over REST, long").await, 401);
+            assert_eq!(status(house, "another horse battery").await, 200);
+        },
+    );
 }

@@ -4,6 +4,8 @@
 mod authority;
 mod binary;
 mod bodies;
+mod crash;
+mod database;
 mod dialects;
 mod fake;
 mod fallover;

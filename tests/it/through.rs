@@ -358,7 +358,8 @@ fn a_proxy_is_not_asked_for_what_nobody_may_reach() {
             &["llm.test", "127.0.0.1", "localhost"][..],
             &["169.254.169.254", "metadata.google.internal", "2852039166"][..],
         ),
-        ("deny", &["llm.test"], &["127.0.0.1", "10.0.0.1", "localhost", "169.254.169.254"]),
+        // The proxy itself is at a private address, so it is asked for nothing at all.
+        ("deny", &[], &["llm.test", "127.0.0.1", "10.0.0.1", "localhost", "169.254.169.254"]),
     ] {
         house_with(
             |config| config["server"]["upstream_private_addresses"] = json!(policy),

@@ -38,7 +38,7 @@ pub(super) async fn entries(
     limit: Option<usize>,
 ) -> Result<Response, ApiError> {
     let mut text = String::new();
-    line(&mut text, ENTRY.into_iter().chain(UNITS).chain(["cost"]));
+    line(&mut text, ENTRY.into_iter().chain(UNITS).chain(["cost", "corrects"]));
     // What is wrong is seen before the answer begins.
     let mut export = Export { admin, filter, after, left: limit.unwrap_or(usize::MAX), done: false };
     text.push_str(&export.page().await?);
@@ -88,8 +88,9 @@ fn entry(text: &mut String, entry: &LedgerEntry) {
     let rest = [&*entry.kind, &entry.ending, estimated, &entry.tier];
     let units: Vec<String> = entry.units.iter().map(i64::to_string).collect();
     let cost = entry.cost.to_string();
+    let corrects = entry.corrects.map(|id| format!("{id:032x}")).unwrap_or_default();
     let fields = named.into_iter().chain(rest).map(Field::Text);
-    let numbers = units.iter().chain([&cost]).map(|number| Field::Number(number));
+    let numbers = units.iter().chain([&cost, &corrects]).map(|number| Field::Number(number));
     fields_line(text, fields.chain(numbers));
 }
 

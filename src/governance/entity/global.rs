@@ -17,6 +17,23 @@ pub struct ModelConfig {
     pub updated_at: Timestamp,
 }
 
+impl ModelConfig {
+    /// The names of models under which it is to be looked for: its own, and what is left without a `provider/`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let rest = self.model_name.split_once('/').map(|(_, rest)| rest);
+        std::iter::once(&*self.model_name).chain(rest)
+    }
+
+    /// Whether it is for what this provider calls so: its name may bring the provider's, too.
+    pub fn is_for(&self, provider: &str, model: &str) -> bool {
+        let is_named = || {
+            let rest = self.model_name.strip_prefix(provider).and_then(|rest| rest.strip_prefix('/'));
+            *self.model_name == *model || rest == Some(model)
+        };
+        self.provider.as_deref().is_none_or(|own| own == provider) && is_named()
+    }
+}
+
 /// Limits on all that goes to one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderLimits {

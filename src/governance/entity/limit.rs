@@ -10,7 +10,8 @@ use std::sync::Arc;
 pub struct Limits {
     /// At most one for each duration, the shortest first.
     pub budgets: Vec<Budget>,
-    pub rate_limit: Option<RateLimit>,
+    /// Apart, since most owners have none.
+    pub rate_limit: Option<Box<RateLimit>>,
 }
 
 /// A limit on money within a window.

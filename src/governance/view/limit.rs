@@ -15,6 +15,8 @@ pub struct Limit {
     /// Nanos, tokens or requests, by the key's measure.
     pub max: i64,
     pub window: Window,
+    /// Where rolling windows count from.
+    pub anchor: Timestamp,
 }
 
 /// What identifies a limit across changes of its size: the entity and what it measures.
@@ -74,14 +76,12 @@ pub struct Governed<T> {
     pub limits: Vec<Limit>,
 }
 
-/// A cell that `state` must keep.
+/// A place that is new, or whose windows have changed.
 #[derive(Debug, Clone)]
 pub struct Slot {
     pub number: u32,
     pub key: LimitKey,
-    pub window: Window,
-    pub anchor: Timestamp,
-    /// It had no cell before.
+    /// Nobody had it before.
     pub fresh: bool,
 }
 
@@ -95,6 +95,8 @@ pub struct Slots {
     opened: Vec<Slot>,
     /// What the change did to the number of owners, in order.
     counted: Vec<(LimitKey, i32)>,
+    /// The windows that it changed, as they were.
+    changed: Vec<(LimitKey, Window)>,
 }
 
 #[derive(Debug)]
@@ -102,8 +104,9 @@ struct Place {
     number: u32,
     /// How many have the limit: one, but for the middle of a change that moves it.
     owners: i32,
-    /// Nothing was committed yet since it was opened, so there is no cell.
+    /// Nothing was committed yet since it was opened, so nothing stands there.
     fresh: bool,
+    window: Window,
 }
 
 impl Slots {
@@ -116,6 +119,7 @@ impl Slots {
         for (key, _) in std::mem::take(&mut self.counted) {
             self.free_unless_owned(&key);
         }
+        self.changed.clear();
         let mut opened = std::mem::take(&mut self.opened);
         // One that was opened and given up in the same change needs no cell.
         opened.retain(|slot| self.number(&slot.key) == Some(slot.number));
@@ -130,6 +134,11 @@ impl Slots {
     /// Forgets what was opened and closed since the last commit.
     pub fn roll_back(&mut self) {
         self.opened.clear();
+        for (key, window) in std::mem::take(&mut self.changed).into_iter().rev() {
+            if let Some(place) = self.places.get_mut(&key) {
+                place.window = window;
+            }
+        }
         let counted = std::mem::take(&mut self.counted);
         for (key, owners) in &counted {
             if let Some(place) = self.places.get_mut(key) {
@@ -152,19 +161,23 @@ impl Slots {
         }
     }
 
-    fn open(&mut self, key: &LimitKey, window: &Window, anchor: Timestamp) -> u32 {
-        let known = self.places.get(key).map(|place| (place.number, place.fresh));
-        let (number, fresh) = known.unwrap_or_else(|| {
-            let number = self.free.pop().unwrap_or(self.next);
-            if number == self.next {
-                self.next = self.next.checked_add(1).expect("2^32 limits do not fit in memory");
-            }
-            self.places.insert(key.clone(), Place { number, owners: 0, fresh: true });
-            (number, true)
-        });
+    fn open(&mut self, key: &LimitKey, window: &Window) -> u32 {
         self.count(key, 1);
-        let (key, window) = (key.clone(), window.clone());
-        self.opened.push(Slot { number, key, window, anchor, fresh });
+        if let Some(place) = self.places.get_mut(key) {
+            if place.window != *window {
+                self.changed.push((key.clone(), std::mem::replace(&mut place.window, window.clone())));
+                self.opened.push(Slot { number: place.number, key: key.clone(), fresh: place.fresh });
+            }
+            return place.number;
+        }
+        let number = self.free.pop().unwrap_or(self.next);
+        if number == self.next {
+            self.next = self.next.checked_add(1).expect("2^32 limits do not fit in memory");
+        }
+        let window = window.clone();
+        self.places.insert(key.clone(), Place { number, owners: 1, fresh: true, window });
+        self.counted.push((key.clone(), 1));
+        self.opened.push(Slot { number, key: key.clone(), fresh: true });
         number
     }
 
@@ -173,8 +186,8 @@ impl Slots {
         let mut limits = Vec::new();
         let mut add = |id: &Arc<str>, measure: Measure, max: i64, window: &Window, anchor: Timestamp| {
             let key = LimitKey { id: Arc::clone(id), measure };
-            let slot = self.open(&key, window, anchor);
-            limits.push(Limit { slot, key, level, max, window: window.clone() });
+            let slot = self.open(&key, window);
+            limits.push(Limit { slot, key, level, max, window: window.clone(), anchor });
         };
         for budget in &declared.budgets {
             add(&budget.id, Measure::Money, budget.max.get(), &budget.window, budget.anchor);

@@ -6,13 +6,14 @@
 //! behind it.
 
 mod limit;
+mod overrides;
 #[cfg(test)]
 mod tests;
 
-use super::edit::Edit;
+use super::edit::{Applied, Edit, EntryKey};
 use super::entity::{
-    BasicAuth, ClientConfig, Customer, ModelConfig, ModelPattern, OverrideScope, PricingOverride, Provider,
-    ProviderKey, ProviderLimits, RoutingRule, Team, VirtualKey,
+    BasicAuth, ClientConfig, Customer, ModelConfig, PricingOverride, Provider, ProviderKey, ProviderLimits,
+    RoutingRule, Team, VirtualKey,
 };
 use super::judge::Admission;
 use super::model_name;
@@ -21,12 +22,13 @@ use super::request::RequestKind;
 use super::time::Timestamp;
 use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericHashMap, HashMap, OrdMap, OrdSet};
+use overrides::{Overrides, Wanted};
 use smallvec::SmallVec;
-use std::cmp::Reverse;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 pub use limit::{Governed, Level, Limit, LimitKey, Measure, Slot, Slots};
+pub use overrides::LinkedOverride;
 
 /// The keyed digest by which a virtual key is found. The key's value itself is not in memory.
 pub type Digest = [u8; 32];
@@ -41,8 +43,8 @@ pub struct View {
     providers: OrdMap<Arc<str>, Arc<Provider>>,
     provider_limits: OrdMap<Arc<str>, Arc<Governed<ProviderLimits>>>,
     model_configs: OrdMap<Arc<str>, Arc<Governed<ModelConfig>>>,
-    /// The same by the name of the model.
-    models: HashMap<Arc<str>, SameModel>,
+    /// The same by the name of the model, and by what is left of it without a `provider/`.
+    models: HashMap<Arc<str>, Vec<Arc<Governed<ModelConfig>>>>,
     customers: OrdMap<Arc<str>, Arc<Governed<Customer>>>,
     teams: OrdMap<Arc<str>, Arc<Governed<Team>>>,
     /// Ids of a customer's teams, of a team's keys, and of a customer's own keys.
@@ -54,13 +56,10 @@ pub struct View {
     /// Oldest first, as lists show them.
     callers_by_age: OrdMap<(Timestamp, Arc<str>), Arc<Caller>>,
     rules: OrdMap<Arc<str>, Arc<RoutingRule>>,
-    pricing_overrides: OrdMap<Arc<str>, Arc<PricingOverride>>,
-    /// The same by scope: those with the most specific pattern first.
-    overrides_of: HashMap<OverrideScope, Arc<[Arc<PricingOverride>]>>,
+    /// What the config file last brought into force.
+    applied: HashMap<EntryKey, Arc<Applied>>,
+    pricing_overrides: Overrides,
 }
-
-/// The configs of one model: at most one for each provider, and one for all.
-type SameModel = Arc<[Arc<Governed<ModelConfig>>]>;
 
 /// Settings of the config file that decide about requests.
 #[derive(Debug, Clone, Default)]
@@ -95,19 +94,21 @@ pub struct ConfigLimits {
 pub type Applying<'a> = SmallVec<[&'a Limit; 12]>;
 
 impl View {
-    /// The limits on a call of `caller`, through its provider config at `config`, to a provider's model.
+    /// The limits on a call of `caller`, through its provider config at `config`, to a provider's model, which
+    /// the provider may know by another name.
     pub fn limits<'a>(
         &'a self,
         caller: Option<&'a Caller>,
         config: Option<usize>,
         provider: &str,
         model: &str,
+        upstream_model: &str,
     ) -> Applying<'a> {
         let mut limits = Applying::new();
         if let Some(governed) = self.provider_limits.get(provider) {
             limits.extend(&governed.limits);
         }
-        for governed in self.model_configs_for(provider, model) {
+        for governed in self.model_configs_for(provider, model, upstream_model) {
             limits.extend(&governed.limits);
         }
         if let Some(caller) = caller {
@@ -119,24 +120,27 @@ impl View {
         limits
     }
 
-    /// The configs of a model: those of this provider, then those of every provider. A limit on a model's
-    /// base name holds for its releases, too.
+    /// The configs of a model: those of this provider, then those of every provider. They hold whatever name
+    /// the model goes by, ours or the provider's, and a limit on a base name holds for its releases, too.
     pub fn model_configs_for<'a>(
         &'a self,
         provider: &str,
         model: &str,
+        upstream_model: &str,
     ) -> SmallVec<[&'a Arc<Governed<ModelConfig>>; 4]> {
         let mut found = SmallVec::new();
         if self.models.is_empty() {
             return found;
         }
-        let names = [model, model_name::without_prefix(model), model_name::base(model)];
-        for (i, name) in names.iter().enumerate().filter(|(i, name)| !names[..*i].contains(name)) {
-            let configs = self.models.get(*name).into_iter().flat_map(|configs| configs.iter());
-            found.extend(configs.filter(|governed| governed.entity.provider.as_deref().is_none_or(|p| p == provider)));
-            debug_assert!(i < names.len());
+        let forms = |name| [name, model_name::without_prefix(name), model_name::base(name)];
+        let names: [[&str; 3]; 2] = [forms(model), forms(upstream_model)];
+        let names = names.as_flattened();
+        for (_, name) in names.iter().enumerate().filter(|(i, name)| !names[..*i].contains(name)) {
+            let configs = self.models.get(*name).into_iter().flatten();
+            found.extend(configs.filter(|governed| governed.entity.is_for(provider, name)));
         }
         found.sort_by_key(|governed| (governed.entity.provider.is_none(), &governed.entity.id));
+        found.dedup_by(|one, other| Arc::ptr_eq(one, other));
         found
     }
 
@@ -224,6 +228,15 @@ impl View {
         self.provider_limits.values()
     }
 
+    /// What is known of an entry of the config file.
+    pub fn applied(&self, entry: &EntryKey) -> Option<&Arc<Applied>> {
+        self.applied.get(entry)
+    }
+
+    pub fn all_applied(&self) -> impl Iterator<Item = &Arc<Applied>> {
+        self.applied.values()
+    }
+
     pub fn rule(&self, id: &str) -> Option<&Arc<RoutingRule>> {
         self.rules.get(id)
     }
@@ -237,7 +250,7 @@ impl View {
     }
 
     pub fn pricing_overrides(&self) -> impl ExactSizeIterator<Item = &Arc<PricingOverride>> {
-        self.pricing_overrides.values()
+        self.pricing_overrides.iter()
     }
 
     /// The override that prices a call: of the most specific scope that has one for this model and kind.
@@ -248,33 +261,10 @@ impl View {
         key: Option<&ProviderKey>,
         model: &str,
         kind: RequestKind,
-    ) -> Option<&Arc<PricingOverride>> {
-        if self.overrides_of.is_empty() {
-            return None;
-        }
-        let virtual_key = caller.map(|caller| &caller.key.id);
-        let (provider, key) = (&provider.name, key.map(|key| &key.id));
-        let by_key = |named: Option<&Arc<str>>| {
-            let (virtual_key, key) = virtual_key.zip(key)?;
-            let (virtual_key, key) = (Arc::clone(virtual_key), Arc::clone(key));
-            Some(OverrideScope::VirtualKeyProviderKey { virtual_key, provider: named.cloned(), key })
-        };
-        let of_virtual_key = |virtual_key: &Arc<str>| {
-            let virtual_key = Arc::clone(virtual_key);
-            [
-                OverrideScope::VirtualKeyProvider {
-                    virtual_key: Arc::clone(&virtual_key),
-                    provider: Arc::clone(provider),
-                },
-                OverrideScope::VirtualKey { virtual_key },
-            ]
-        };
-        let of_key = key.map(|key| OverrideScope::ProviderKey { key: Arc::clone(key) });
-        let global = [OverrideScope::Provider { provider: Arc::clone(provider) }, OverrideScope::Global];
-        let scopes = by_key(Some(provider)).into_iter().chain(by_key(None));
-        let scopes = scopes.chain(virtual_key.map(of_virtual_key).into_iter().flatten()).chain(of_key).chain(global);
-        let fits = |over: &&Arc<PricingOverride>| over.request_kinds.contains(&kind) && over.pattern.matches(model);
-        scopes.into_iter().find_map(|scope| self.overrides_of.get(&scope)?.iter().find(fits))
+    ) -> Option<&Arc<LinkedOverride>> {
+        let virtual_key = caller.map(|caller| &*caller.key.id);
+        let provider_key = key.map(|key| &*key.id);
+        self.pricing_overrides.find(Wanted { virtual_key, provider: &provider.name, provider_key, model, kind })
     }
 
     /// Makes one change. It was checked before; nothing here can fail.
@@ -301,12 +291,7 @@ impl View {
                 }
             }
             Edit::ModelConfig(config) => self.put_model_config(config, slots),
-            Edit::RemoveModelConfig(id) => {
-                if let Some(gone) = self.model_configs.remove(id) {
-                    slots.unlink(&gone.limits);
-                    self.index_model(&gone.entity.model_name);
-                }
-            }
+            Edit::RemoveModelConfig(id) => self.take_model_config(id, slots),
             Edit::ProviderLimits(limits) => {
                 let linked = slots.link(Level::Provider, &limits.limits);
                 let governed = Governed { entity: Arc::clone(limits), limits: linked };
@@ -321,15 +306,8 @@ impl View {
             }
             Edit::RoutingRule(rule) => drop(self.rules.insert(Arc::clone(&rule.id), Arc::clone(rule))),
             Edit::RemoveRoutingRule(id) => drop(self.rules.remove(id)),
-            Edit::PricingOverride(over) => {
-                let old = self.pricing_overrides.insert(Arc::clone(&over.id), Arc::clone(over));
-                old.iter().chain([over]).for_each(|over| self.index_overrides(&over.scope));
-            }
-            Edit::RemovePricingOverride(id) => {
-                if let Some(gone) = self.pricing_overrides.remove(id) {
-                    self.index_overrides(&gone.scope);
-                }
-            }
+            Edit::PricingOverride(over) => self.pricing_overrides.put(over),
+            Edit::RemovePricingOverride(id) => self.pricing_overrides.remove(id),
             Edit::Provider(provider) => {
                 self.providers.insert(Arc::clone(&provider.name), Arc::clone(provider));
             }
@@ -338,6 +316,8 @@ impl View {
             Edit::BasicAuth(auth) => self.basic_auth = Arc::clone(auth),
             Edit::Policy(policy) => self.policy = policy.clone(),
             Edit::Catalog(catalog) => self.catalog = Arc::clone(catalog),
+            Edit::Applied(applied) => drop(self.applied.insert(applied.entry.clone(), Arc::clone(applied))),
+            Edit::Forgotten(entry) => drop(self.applied.remove(entry)),
             // Counters are not in here.
             Edit::Restart(_) => {}
         }
@@ -406,40 +386,23 @@ impl View {
     fn put_model_config(&mut self, config: &Arc<ModelConfig>, slots: &mut Slots) {
         let level = if config.provider.is_some() { Level::ProviderModel } else { Level::Model };
         let limits = slots.link(level, &config.limits);
+        self.take_model_config(&config.id, slots);
         let governed = Arc::new(Governed { entity: Arc::clone(config), limits });
-        let old = self.model_configs.insert(Arc::clone(&config.id), Arc::clone(&governed));
-        if let Some(old) = old {
-            slots.unlink(&old.limits);
-            self.index_model(&old.entity.model_name);
-        }
-        self.index_model(&config.model_name);
-    }
-
-    fn index_model(&mut self, name: &Arc<str>) {
-        let named = self.model_configs.values().filter(|governed| governed.entity.model_name == *name);
-        let named: SameModel = named.cloned().collect();
-        if named.is_empty() {
-            self.models.remove(name);
-        } else {
-            self.models.insert(Arc::clone(name), named);
+        self.model_configs.insert(Arc::clone(&config.id), Arc::clone(&governed));
+        for name in config.names() {
+            self.models.entry(name.into()).or_default().push(Arc::clone(&governed));
         }
     }
 
-    fn index_overrides(&mut self, scope: &OverrideScope) {
-        let mut same: Vec<Arc<PricingOverride>> =
-            self.pricing_overrides.values().filter(|over| over.scope == *scope).cloned().collect();
-        // Exact before wildcard, the longer prefix first, then the oldest.
-        same.sort_by_key(|over| {
-            let (is_prefix, length) = match &over.pattern {
-                ModelPattern::Exact(_) => (false, 0),
-                ModelPattern::Prefix(head) => (true, head.len()),
-            };
-            (is_prefix, Reverse(length), over.created_at, Arc::clone(&over.id))
-        });
-        if same.is_empty() {
-            self.overrides_of.remove(scope);
-        } else {
-            self.overrides_of.insert(scope.clone(), same.into());
+    fn take_model_config(&mut self, id: &Arc<str>, slots: &mut Slots) {
+        let Some(old) = self.model_configs.remove(id) else { return };
+        slots.unlink(&old.limits);
+        for name in old.entity.names() {
+            let Some(same) = self.models.get_mut(name) else { continue };
+            same.retain(|governed| governed.entity.id != *id);
+            if same.is_empty() {
+                self.models.remove(name);
+            }
         }
     }
 

@@ -5,10 +5,15 @@ use crate::governance::edit;
 use crate::governance::entity::{
     Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, ProviderConfig, RuleScope, Weight,
 };
-use crate::governance::money::Nanos;
+use crate::governance::money::{Nanos, Rate};
+use crate::governance::pricing::{Price, Prices};
+use crate::governance::refusal::Refusal;
+use crate::governance::route::{self, Target};
 use crate::governance::time::{Span, Window};
+use crate::governance::usage::Usage;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 const AT: Timestamp = Timestamp::from_millis(1_000);
@@ -100,7 +105,7 @@ type Told = (Option<String>, Option<String>, Vec<String>);
 /// What a view says of each key.
 fn told(view: &View) -> BTreeMap<String, Told> {
     let of = |caller: &Arc<Caller>| {
-        let limits = view.limits(Some(caller), Some(0), "openai", "m");
+        let limits = view.limits(Some(caller), Some(0), "openai", "m", "m");
         let team = caller.team.as_ref().map(|team| team.entity.id.to_string());
         let customer = caller.customer.as_ref().map(|customer| customer.entity.id.to_string());
         (caller.key.id.to_string(), (team, customer, limits.iter().map(|limit| limit.key.id.to_string()).collect()))
@@ -237,36 +242,81 @@ fn what_is_deleted_takes_along_what_was_for_it_alone() {
     );
 }
 
+fn model_config(id: &str, model: &str, provider: Option<&str>) -> Edit {
+    Edit::ModelConfig(Arc::new(ModelConfig {
+        id: id.into(),
+        model_name: model.into(),
+        provider: provider.map(Into::into),
+        limits: limits(&[id]),
+        config_hash: String::new(),
+        created_at: AT,
+        updated_at: AT,
+    }))
+}
+
 #[test]
-fn limits_on_a_model_hold_for_its_releases() {
-    let config = |id: &str, model: &str, provider: Option<&str>| {
-        Edit::ModelConfig(Arc::new(ModelConfig {
-            id: id.into(),
-            model_name: model.into(),
-            provider: provider.map(Into::into),
-            limits: limits(&[id]),
-            config_hash: String::new(),
-            created_at: AT,
-            updated_at: AT,
-        }))
-    };
+fn limits_on_a_model_hold_for_its_releases_and_whatever_it_is_called() {
+    let config = model_config;
     let (view, _) = built(&[
         config("any", "gpt-4o", None),
         config("here", "gpt-4o", Some("openai")),
         config("there", "gpt-4o", Some("azure")),
         config("release", "gpt-4o-2024-08-06", None),
         config("nested", "openai/gpt-4o", None),
+        config("deep", "openrouter/openai/gpt-4o", None),
+        config("prefixed", "openai/gpt-4o", Some("openai")),
+        config("alias", "best", None),
     ]);
-    let check = |provider: &str, model: &str, expected: &[&str]| {
-        let found = view.limits(None, None, provider, model);
+    let check_both = |provider: &str, model: &str, upstream: &str, expected: &[&str]| {
+        let found = view.limits(None, None, provider, model, upstream);
         assert_eq!(found.iter().map(|limit| &*limit.key.id).collect::<Vec<_>>(), expected, "{provider} {model}");
     };
-    check("openai", "gpt-4o", &["here", "any"]);
+    let check = |provider, model, expected: &[&str]| check_both(provider, model, model, expected);
+    check("openai", "gpt-4o", &["here", "prefixed", "any", "nested"]);
     check("azure", "gpt-4o", &["there", "any"]);
     check("groq", "gpt-4o", &["any"]);
-    check("openai", "gpt-4o-2024-08-06", &["here", "any", "release"]);
-    check("openrouter", "openai/gpt-4o", &["any", "nested"]);
+    check("openai", "gpt-4o-2024-08-06", &["here", "prefixed", "any", "nested", "release"]);
+    check("openrouter", "openai/gpt-4o", &["any", "deep", "nested"]);
+    check("openrouter", "gpt-4o", &["any"]);
     check("openai", "gpt-4", &[]);
+    // What a provider's key makes of a name does not lead around what is said of the model.
+    check_both("groq", "best", "best", &["alias"]);
+    check_both("groq", "best", "gpt-4o", &["alias", "any"]);
+    check_both("groq", "gpt-4o", "best", &["alias", "any"]);
+    check_both("openai", "best", "gpt-4o-2024-08-06", &["here", "prefixed", "alias", "any", "nested", "release"]);
+    check_both("azure", "gpt-4o", "gpt-4o-2024-08-06", &["there", "any", "release"]);
+    check_both("openrouter", "gpt-4o", "openai/gpt-4o", &["any", "deep", "nested"]);
+}
+
+proptest! {
+    #[test]
+    fn configs_of_models_are_found_whatever_changed_before(
+        changes in vec((0..4u8, prop::option::of((0..4usize, any::<bool>()))), 0..40)
+    ) {
+        let names = ["m", "openai/m", "a/openai/m", "n"];
+        let (mut view, mut slots) = (View::default(), Slots::default());
+        let mut last: BTreeMap<String, Edit> = BTreeMap::new();
+        for (id, put) in changes {
+            let id = format!("m{id}");
+            let edit = match put {
+                Some((name, named)) => model_config(&id, names[name], named.then_some("openai")),
+                None => Edit::RemoveModelConfig(id.as_str().into()),
+            };
+            view.apply(&edit, &mut slots);
+            slots.commit();
+            if put.is_some() { last.insert(id, edit) } else { last.remove(&id) };
+        }
+        let (fresh, _) = built(&last.into_values().collect::<Vec<_>>());
+        let told = |view: &View, provider: &str, model: &str| {
+            let found = view.limits(None, None, provider, model, "n");
+            found.iter().map(|limit| limit.key.id.to_string()).collect::<Vec<_>>()
+        };
+        for provider in ["openai", "a"] {
+            for model in ["m", "openai/m", "o"] {
+                prop_assert_eq!(told(&view, provider, model), told(&fresh, provider, model));
+            }
+        }
+    }
 }
 
 #[test]
@@ -291,32 +341,13 @@ fn a_limit_that_moves_within_one_change_keeps_its_slot() {
     assert_eq!(number(&slots), before);
     view.apply(&moved(1, &["b", "c"]), &mut slots);
     let opened: Vec<(u32, bool)> = slots.commit().into_iter().map(|slot| (slot.number, slot.fresh)).collect();
-    assert_eq!(opened.len(), 2);
-    assert!(opened[0] == (before.unwrap(), false) && opened[1].1 && opened[1].0 != opened[0].0, "{opened:?}");
+    assert!(opened.len() == 1 && opened[0].1 && Some(opened[0].0) != before, "{opened:?}");
 }
 
-#[test]
-fn the_most_specific_override_prices_a_call() {
-    let over = |id: &str, scope: OverrideScope, pattern: ModelPattern| {
-        let Edit::PricingOverride(over) = price(id, scope) else { unreachable!("an override was made") };
-        let request_kinds = BTreeSet::from([RequestKind::ChatCompletion]);
-        Edit::PricingOverride(Arc::new(PricingOverride { pattern, request_kinds, ..PricingOverride::clone(&over) }))
-    };
-    let any = || ModelPattern::Prefix(String::new());
-    let (vk, openai, main) = || -> (Arc<str>, Arc<str>, Arc<str>) { ("k1".into(), "openai".into(), "main".into()) }();
-    let scopes = [
-        ("global", OverrideScope::Global),
-        ("provider", OverrideScope::Provider { provider: openai.clone() }),
-        ("provider_key", OverrideScope::ProviderKey { key: main.clone() }),
-        ("virtual_key", OverrideScope::VirtualKey { virtual_key: vk.clone() }),
-        ("vk_provider", OverrideScope::VirtualKeyProvider { virtual_key: vk.clone(), provider: openai.clone() }),
-        ("vk_key", OverrideScope::VirtualKeyProviderKey { virtual_key: vk.clone(), provider: None, key: main.clone() }),
-    ];
-    let (mut view, mut slots) = built(&[key(1, None, None, 0, KeySet::All), key(2, None, None, 0, KeySet::All)]);
-    let provider = Provider::new("openai", AT);
-    let provider_key = ProviderKey {
-        id: "main".into(),
-        name: "main".into(),
+fn provider_key(id: &str) -> ProviderKey {
+    ProviderKey {
+        id: id.into(),
+        name: id.into(),
         value: KeyValue::text("secret"),
         weight: Weight::ONE,
         models: ModelSet::All,
@@ -328,11 +359,33 @@ fn the_most_specific_override_prices_a_call() {
         config_hash: String::new(),
         created_at: AT,
         updated_at: AT,
+    }
+}
+
+#[test]
+fn the_most_specific_override_prices_a_call() {
+    let over = |id: &str, scope: OverrideScope, pattern: ModelPattern| {
+        let Edit::PricingOverride(over) = price(id, scope) else { unreachable!("an override was made") };
+        let request_kinds = BTreeSet::from([RequestKind::ChatCompletion]);
+        Edit::PricingOverride(Arc::new(PricingOverride { pattern, request_kinds, ..PricingOverride::clone(&over) }))
     };
+    let any = || ModelPattern::Prefix(String::new());
+    let [vk, openai, main]: [Arc<str>; 3] = ["k1", "openai", "main"].map(Into::into);
+    let scopes = [
+        ("global", OverrideScope::Global),
+        ("provider", OverrideScope::Provider { provider: openai.clone() }),
+        ("provider_key", OverrideScope::ProviderKey { key: main.clone() }),
+        ("virtual_key", OverrideScope::VirtualKey { virtual_key: vk.clone() }),
+        ("vk_provider", OverrideScope::VirtualKeyProvider { virtual_key: vk.clone(), provider: openai.clone() }),
+        ("vk_key", OverrideScope::VirtualKeyProviderKey { virtual_key: vk.clone(), provider: None, key: main.clone() }),
+    ];
+    let (mut view, mut slots) = built(&[key(1, None, None, 0, KeySet::All), key(2, None, None, 0, KeySet::All)]);
+    let provider = Provider::new("openai", AT);
+    let provider_key = provider_key("main");
     let found = |view: &View, caller: &str, model: &str, kind: RequestKind| {
         let caller = view.caller_by_id(caller).map(|caller| &**caller);
         let over = view.price_override_for(caller, &provider, Some(&provider_key), model, kind);
-        over.map(|over| over.id.to_string())
+        over.map(|over| over.entity.id.to_string())
     };
     let chat = RequestKind::ChatCompletion;
     assert_eq!(found(&view, "k1", "m", chat), None);
@@ -356,4 +409,116 @@ fn the_most_specific_override_prices_a_call() {
     view.apply(&Edit::RemovePricingOverride("exact".into()), &mut slots);
     view.apply(&over("long", OverrideScope::Global, any()), &mut slots);
     assert_eq!(of(&view, "gpt-4o"), "short");
+}
+
+/// What the index finds is what comes first of all that fit.
+fn first_of_all(view: &View, key: &str, provider: &str, provider_key: &str, model: &str) -> Option<String> {
+    let fits = |over: &PricingOverride| {
+        over.pattern.matches(model)
+            && over.scope.virtual_key().is_none_or(|id| **id == *key)
+            && over.scope.provider().is_none_or(|name| **name == *provider)
+            && over.scope.provider_key().is_none_or(|id| **id == *provider_key)
+    };
+    let rank = |over: &PricingOverride| {
+        let scope = OverrideScope::NAMES.iter().position(|name| *name == over.scope.name());
+        let length = match &over.pattern {
+            ModelPattern::Exact(_) => usize::MAX,
+            ModelPattern::Prefix(head) => head.len(),
+        };
+        let named = over.scope.provider().is_some();
+        (Reverse((scope, named, length)), over.created_at, over.id.to_string())
+    };
+    let fitting = view.pricing_overrides().filter(|over| fits(over));
+    fitting.min_by_key(|over| rank(over)).map(|over| over.id.to_string())
+}
+
+fn any_scope() -> impl Strategy<Value = OverrideScope> {
+    let [key, provider, provider_key] =
+        [["k1", "k2"], ["openai", "azure"], ["main", "spare"]].map(|names| prop::sample::select(names.to_vec()));
+    prop_oneof![
+        Just(OverrideScope::Global),
+        provider.clone().prop_map(|name| OverrideScope::Provider { provider: name.into() }),
+        provider_key.clone().prop_map(|id| OverrideScope::ProviderKey { key: id.into() }),
+        key.clone().prop_map(|id| OverrideScope::VirtualKey { virtual_key: id.into() }),
+        (key.clone(), provider.clone()).prop_map(|(key, provider)| {
+            OverrideScope::VirtualKeyProvider { virtual_key: key.into(), provider: provider.into() }
+        }),
+        (key, prop::option::of(provider), provider_key).prop_map(|(key, provider, id)| {
+            let provider = provider.map(Into::into);
+            OverrideScope::VirtualKeyProviderKey { virtual_key: key.into(), provider, key: id.into() }
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_index_of_overrides_finds_what_comes_first(
+        changes in vec((0..9u8, prop::option::of((any_scope(), "[mü]{0,3}", any::<bool>(), 0..3i64))), 0..40),
+        model in "[mü]{0,4}",
+    ) {
+        let (mut view, mut slots) = (View::default(), Slots::default());
+        view.apply(&key(1, None, None, 0, KeySet::All), &mut slots);
+        for (id, put) in changes {
+            let id = format!("o{id}");
+            let edit = match put {
+                Some((scope, text, is_exact, created)) => {
+                    let Edit::PricingOverride(over) = price(&id, scope) else { unreachable!("an override was made") };
+                    let mut over = PricingOverride::clone(&over);
+                    over.pattern = if is_exact { ModelPattern::Exact(text) } else { ModelPattern::Prefix(text) };
+                    over.request_kinds.insert(RequestKind::Responses);
+                    over.created_at = Timestamp::from_millis(created);
+                    Edit::PricingOverride(Arc::new(over))
+                }
+                None => Edit::RemovePricingOverride(id.as_str().into()),
+            };
+            view.apply(&edit, &mut slots);
+        }
+        let caller = view.caller_by_id("k1").map(|caller| &**caller);
+        for (provider, id) in [("openai", "main"), ("azure", "spare"), ("groq", "other")] {
+            let (named, own) = (Provider::new(provider, AT), provider_key(id));
+            let find = |kind| view.price_override_for(caller, &named, Some(&own), &model, kind);
+            let found = find(RequestKind::Responses).map(|over| over.entity.id.to_string());
+            prop_assert_eq!(found, first_of_all(&view, "k1", provider, id, &model));
+            prop_assert!(find(RequestKind::Embedding).is_none());
+        }
+    }
+}
+
+#[test]
+fn an_override_that_leaves_out_a_price_frees_nothing() {
+    let (mut view, mut slots) = built(&[key(1, None, None, 1, KeySet::All), key(2, None, None, 0, KeySet::All)]);
+    let patched = |id: &str, patch: &[(&'static str, u64)]| {
+        let Edit::PricingOverride(over) = price(id, OverrideScope::Global) else {
+            unreachable!("an override was made")
+        };
+        let patch = patch.iter().map(|(field, rate)| (*field, Rate::new(*rate))).collect();
+        let request_kinds = BTreeSet::from([RequestKind::ChatCompletion, RequestKind::Embedding]);
+        Edit::PricingOverride(Arc::new(PricingOverride { request_kinds, patch, ..PricingOverride::clone(&over) }))
+    };
+    let target = Target {
+        provider: Arc::new(Provider::new("openai", AT)),
+        config: Some(0),
+        model: "m".to_owned(),
+        upstream_model: "m".to_owned(),
+        key: None,
+    };
+    let cost = |view: &View, caller: &str, kind| {
+        let caller = view.caller_by_id(caller).map(|caller| &**caller);
+        let usage = Usage { input: 1_000, output: 1_000, ..Usage::default() };
+        route::price(view, caller, &target, kind).map(|price| price.map(|price| price.cost(&usage).get()))
+    };
+    let (chat, embedding) = (RequestKind::ChatCompletion, RequestKind::Embedding);
+    let refused = || Err(Refusal::ModelNotPriced { provider: "openai".to_owned(), model: "m".to_owned() });
+    view.apply(&patched("o", &[("input_cost_per_token", 5_000)]), &mut slots);
+    assert_eq!(cost(&view, "k1", chat), refused());
+    assert_eq!(cost(&view, "k1", embedding), Ok(Some(5_000)));
+    assert_eq!(cost(&view, "k2", chat), Ok(None));
+    let standard = Prices { input: Some(Rate::new(7_000)), ..Prices::default() };
+    let house = Arc::new(Price { standard, ..Price::default() });
+    let policy = Policy { unknown_model: UnknownModel::Priced(house), ..Policy::default() };
+    view.apply(&Edit::Policy(policy), &mut slots);
+    assert_eq!(cost(&view, "k1", chat), Ok(Some(7_000)));
+    view.apply(&Edit::Policy(Policy::default()), &mut slots);
+    view.apply(&patched("o", &[("input_cost_per_token", 0), ("output_cost_per_token", 0)]), &mut slots);
+    assert_eq!(cost(&view, "k1", chat), Ok(Some(0)));
 }

@@ -116,6 +116,17 @@ CREATE TABLE settings (
     value TEXT NOT NULL -- JSON
 ) STRICT, WITHOUT ROWID;
 
+-- What of the config file is in force: each entry with a keyed digest of its words, the object that it made, which
+-- may be gone since, and a keyed digest of the value that it gave a virtual key.
+CREATE TABLE declared (
+    kind      TEXT NOT NULL,
+    entry     TEXT NOT NULL,
+    object_id TEXT NOT NULL,
+    hash      TEXT NOT NULL,
+    value     BLOB CHECK (value IS NULL OR length(value) = 32),
+    PRIMARY KEY (kind, entry)
+) STRICT, WITHOUT ROWID;
+
 -- Who changed what. Ids grow and are never given twice.
 CREATE TABLE audit (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -138,9 +149,11 @@ CREATE TABLE replays (
     fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
     status      INTEGER NOT NULL,
     sealed      BLOB NOT NULL,
-    at          INTEGER NOT NULL
+    at          INTEGER NOT NULL,
+    virtual_key_id TEXT -- whose value is in it
 ) STRICT;
 CREATE INDEX replays_by_age ON replays (at);
+CREATE INDEX replays_by_virtual_key ON replays (virtual_key_id);
 
 -- Limits get further owners. Those of a provider belong to its name.
 CREATE TABLE new_budgets (

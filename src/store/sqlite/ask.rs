@@ -6,10 +6,10 @@
 use super::retention::{self, kept_since};
 use super::rollup::{DAY_MS, HOUR_MS, ceil, floor};
 use super::row::{damaged, instant};
-use crate::governance::money::Nanos;
+use crate::governance::money::{Nanos, Rate};
 use crate::governance::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::question::{Cursor, Group, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
+use crate::store::question::{Cursor, Group, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, PRICED, UNITS};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 use std::collections::BTreeMap;
@@ -29,8 +29,9 @@ pub(super) fn entries(
             .add("(admitted_at, ledger.id) < (?, ?)", [admitted_at.millis().into(), id.to_be_bytes().to_vec().into()]);
     }
     let sql = format!(
-        "SELECT ledger.*, known.team_id, known.customer_id FROM ledger
+        "SELECT ledger.*, known.team_id, known.customer_id, paid.rates FROM ledger
          LEFT JOIN ledger_accounts AS known ON known.id = ledger.account
+         LEFT JOIN ledger_prices AS paid ON paid.id = ledger.price
          {} ORDER BY admitted_at DESC, ledger.id DESC LIMIT ?",
         wheres.text()
     );
@@ -45,15 +46,17 @@ pub(super) fn entries(
 }
 
 fn entry(row: &Row<'_>) -> Result<LedgerEntry, StoreError> {
-    let id: Vec<u8> = row.get("id")?;
-    let id = <[u8; 16]>::try_from(&*id).map_err(|_| damaged("entry of the ledger", &format!("{id:02x?}")))?;
+    let number = |bytes: Vec<u8>| match <[u8; 16]>::try_from(&*bytes) {
+        Ok(id) => Ok(u128::from_be_bytes(id)),
+        Err(_) => Err(damaged("entry of the ledger", &format!("{bytes:02x?}"))),
+    };
     let mut units = [0; UNITS.len()];
     for (units, name) in units.iter_mut().zip(UNITS) {
         *units = row.get(name)?;
     }
     let named = |column: &str| row.get::<_, Option<String>>(column).map(|id| id.filter(|id| !id.is_empty()));
     Ok(LedgerEntry {
-        id: u128::from_be_bytes(id),
+        id: number(row.get("id")?)?,
         admitted_at: instant(row, "admitted_at")?,
         settled_at: instant(row, "settled_at")?,
         virtual_key: row.get("virtual_key_id")?,
@@ -67,7 +70,14 @@ fn entry(row: &Row<'_>) -> Result<LedgerEntry, StoreError> {
         tier: row.get("tier")?,
         units,
         cost: Nanos::new(row.get("cost_nanos")?),
+        rates: row.get::<_, Option<String>>("rates")?.map(|text| rates(&text)).transpose()?,
+        corrects: row.get::<_, Option<Vec<u8>>>("corrects")?.map(number).transpose()?,
     })
+}
+
+fn rates(text: &str) -> Result<[Rate; PRICED.len()], StoreError> {
+    let picos: [u64; PRICED.len()] = serde_json::from_str(text).map_err(|_| damaged("price", text))?;
+    Ok(picos.map(Rate::new))
 }
 
 /// Where sums are taken from, and for which span.
@@ -174,7 +184,7 @@ impl Source {
         found: &mut BTreeMap<Vec<Option<String>>, LedgerSum>,
     ) -> Result<(), StoreError> {
         let (name, at, calls) = match self.table {
-            Table::Entries => ("ledger", "admitted_at", "1"),
+            Table::Entries => ("ledger", "admitted_at", "(ledger.corrects IS NULL)"),
             Table::Hours => ("ledger_hours", "at", "calls"),
             Table::Days => ("ledger_days", "at", "calls"),
         };

@@ -1,6 +1,6 @@
 //! The audit log: lines appended with the change they tell of. The oldest go when there are too many.
 
-use super::row::{damaged, execute, instant};
+use super::row::{execute, instant};
 use crate::governance::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::record::{AuditEntry, AuditLine, AuditQuery, Record};
@@ -63,10 +63,10 @@ pub(super) fn page(db: &Connection, query: &AuditQuery) -> Result<(Vec<AuditEntr
 
 fn read(row: &Row<'_>) -> Result<AuditEntry, StoreError> {
     let id: i64 = row.get("id")?;
+    // An object that cannot be read does not hide who changed it, nor all other lines.
     let value = |column: &str| -> Result<Option<Value>, StoreError> {
         let text: Option<String> = row.get(column)?;
-        let read = text.map(|text| serde_json::from_str(&text)).transpose();
-        read.map_err(|error| damaged("line of the audit log", &id.to_string()).because(error))
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     };
     Ok(AuditEntry {
         id,

@@ -6,7 +6,8 @@
 use super::limits::{self, Owner, OwnerKind, Table};
 use super::row::find;
 use super::{
-    audit, ledger, model_config, owner, price_override, provider, provider_limits, replay, rule, settings, virtual_key,
+    audit, declared, ledger, model_config, owner, price_override, provider, provider_limits, replay, rule, settings,
+    virtual_key,
 };
 use crate::governance::edit::Edit;
 use crate::governance::entity::Limits;
@@ -47,12 +48,15 @@ pub(super) fn apply(tx: &Transaction<'_>, sealer: &Sealer, edits: &[Edit], recor
     change.edits.iter().try_for_each(|edit| remove(tx, edit))?;
     change.edits.iter().try_for_each(|edit| change.save(tx, sealer, edit))?;
     for edit in edits {
-        if let Edit::Restart(restart) = edit {
-            ledger::restart(tx, restart)?;
+        match edit {
+            Edit::Restart(restart) => ledger::restart(tx, restart)?,
+            Edit::Applied(applied) => declared::save(tx, applied)?,
+            Edit::Forgotten(entry) => declared::forget(tx, entry)?,
+            _ => {}
         }
     }
     audit::append(tx, record)?;
-    replay::keep(tx, sealer, record.replay.as_ref(), record.at)
+    replay::keep(tx, sealer, record.replay.as_ref(), edits, record.at)
 }
 
 impl<'a> Change<'a> {
@@ -145,6 +149,8 @@ impl<'a> Change<'a> {
             | Edit::RemovePricingOverride(_)
             | Edit::RemoveProvider(_)
             | Edit::Restart(_)
+            | Edit::Applied(_)
+            | Edit::Forgotten(_)
             | Edit::Policy(_)
             | Edit::Catalog(_) => Ok(()),
         }
@@ -186,7 +192,7 @@ fn object(edit: &Edit) -> Option<Object<'_>> {
         Edit::RemoveProvider(name) => Object::Provider(name),
         Edit::Client(_) => Object::Client,
         Edit::BasicAuth(_) => Object::BasicAuth,
-        Edit::Restart(_) | Edit::Policy(_) | Edit::Catalog(_) => return None,
+        Edit::Restart(_) | Edit::Applied(_) | Edit::Forgotten(_) | Edit::Policy(_) | Edit::Catalog(_) => return None,
     })
 }
 

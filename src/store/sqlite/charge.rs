@@ -56,6 +56,11 @@ impl Said {
         Said { cost: entry.cost.get(), tokens }
     }
 
+    /// Of a correction, whose figures are differences.
+    pub(super) fn difference(cost: i64, tokens: i64) -> Said {
+        Said { cost, tokens }
+    }
+
     /// From a row whose columns from `first` on are those above.
     pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Said> {
         let mut tokens: i64 = 0;
@@ -116,6 +121,30 @@ pub(super) fn add(
     opened.iter().try_for_each(|window| prune(tx, window.key))
 }
 
+/// Adds what an entry that comes later corrects in a window, if that is still kept; false if not. `said` is what
+/// the correction says by itself, and `at` when the call was admitted.
+pub(super) fn amend(
+    tx: &Transaction<'_>,
+    (id, at): (&[u8], Timestamp),
+    said: Said,
+    (key, start): (&LimitKey, Timestamp),
+    amount: i64,
+) -> Result<bool, StoreError> {
+    let kept = exists(
+        tx,
+        "SELECT 1 FROM balances WHERE limit_id = ?1 AND measure = ?2 AND window_start = ?3",
+        params![key.id, key.measure.as_str(), start.millis()],
+    )?;
+    if kept {
+        let part = Part { amount, admitted: Some((at, at)), odd: said.of(key.measure) != amount };
+        put(tx, key, start, &part)?;
+        if !part.follows(start, next_start(tx, key, start)?) {
+            write_stray(tx, id, key, start, amount)?;
+        }
+    }
+    Ok(kept)
+}
+
 /// Adds to one window's balance; true if it was not there. The sum is made here because SQLite's own would
 /// turn an overflow into a float.
 fn put(tx: &Transaction<'_>, key: &LimitKey, start: Timestamp, part: &Part) -> Result<bool, StoreError> {
@@ -162,16 +191,27 @@ fn write_strays(
             let mut one = Part::default();
             one.add(entry, delta);
             if !one.follows(start, next) {
-                execute(
-                    tx,
-                    "INSERT OR IGNORE INTO ledger_strays (entry, limit_id, measure, window_start, amount)
-                     VALUES (?1, ?2, ?3, ?4, ?5)",
-                    params![&entry.id.0.to_be_bytes()[..], key.id, key.measure.as_str(), start.millis(), delta.amount],
-                )?;
+                write_stray(tx, &entry.id.0.to_be_bytes(), key, start, delta.amount)?;
             }
         }
     }
     Ok(())
+}
+
+fn write_stray(
+    tx: &Transaction<'_>,
+    entry: &[u8],
+    key: &LimitKey,
+    start: Timestamp,
+    amount: i64,
+) -> Result<(), StoreError> {
+    execute(
+        tx,
+        "INSERT OR IGNORE INTO ledger_strays (entry, limit_id, measure, window_start, amount)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![entry, key.id, key.measure.as_str(), start.millis(), amount],
+    )
+    .map(drop)
 }
 
 /// A window that this batch opened.

@@ -1,16 +1,16 @@
-//! What many entries have in common, written once and named by a number in each: who asked whom for what, and
-//! which limits it was charged to.
+//! What many entries have in common, written once and named by a number in each: who asked whom for what, which
+//! limits it was charged to, and by which prices.
 //!
 //! Invariant: a number that is remembered here is in the database for good. Whoever rolls a transaction back
 //! must `forget`.
 
-use super::row::{execute, find};
-use crate::governance::view::Measure;
+use super::row::{execute, find, json};
+use crate::governance::money::Rate;
+use crate::governance::view::LimitKey;
 use crate::state::outbox::{CallTag, Entry};
 use crate::store::StoreError;
 use rusqlite::{Transaction, params};
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 /// Combinations remembered; looking one up again costs a moment.
@@ -24,6 +24,7 @@ pub(super) const MODELS_MAX: i64 = 1_000;
 pub(super) struct Interned {
     accounts: HashMap<Account, i64>,
     charges: HashMap<String, i64>,
+    prices: HashMap<[Rate; 8], i64>,
     /// The first combination of limits that is new in this transaction.
     first_new_charge: Option<i64>,
     text: String,
@@ -42,7 +43,8 @@ impl Interned {
     /// A transaction begins.
     pub(super) fn begin(&mut self) {
         self.first_new_charge = None;
-        if self.accounts.len() > REMEMBERED_MAX || self.charges.len() > REMEMBERED_MAX {
+        let most = self.accounts.len().max(self.charges.len()).max(self.prices.len());
+        if most > REMEMBERED_MAX {
             self.forget();
         }
     }
@@ -67,43 +69,82 @@ impl Interned {
         Ok(number)
     }
 
+    /// The rates that the entry was charged by; absent if it has no price.
+    pub(super) fn price(&mut self, tx: &Transaction<'_>, entry: &Entry) -> Result<Option<i64>, StoreError> {
+        let Some(rates) = entry.tag.price.as_ref().map(|price| price.applied(&entry.usage)) else { return Ok(None) };
+        if let Some(known) = self.prices.get(&rates) {
+            return Ok(Some(*known));
+        }
+        let text = json(&rates.map(Rate::get));
+        let number = match find(tx, "SELECT id FROM ledger_prices WHERE rates = ?1", [&text])? {
+            Some(known) => known,
+            None => {
+                execute(tx, "INSERT INTO ledger_prices (rates) VALUES (?1)", [&text])?;
+                tx.last_insert_rowid()
+            }
+        };
+        self.prices.insert(rates, number);
+        Ok(Some(number))
+    }
+
     /// Absent: no limit applied.
     pub(super) fn charge(&mut self, tx: &Transaction<'_>, entry: &Entry) -> Result<Option<i64>, StoreError> {
+        let keys = || entry.deltas.iter().map(|delta| delta.cell.key());
         self.text.clear();
-        for delta in &entry.deltas {
-            let key = delta.cell.key();
-            write!(self.text, "{} {}\n", key.measure.as_str(), key.id).expect("writing to a text does not fail");
-        }
+        keys().for_each(|key| name(&mut self.text, key));
         if self.text.is_empty() {
             return Ok(None);
         }
         if let Some(known) = self.charges.get(&*self.text) {
             return Ok(Some(*known));
         }
-        let found = find(tx, "SELECT id FROM ledger_charges WHERE limits = ?1", [&self.text])?;
-        let number = match found {
-            Some(number) => number,
-            None => self.new_charge(tx, entry)?,
-        };
+        let (number, is_new) = charge_number(tx, &self.text, keys())?;
+        if is_new {
+            self.first_new_charge.get_or_insert(number);
+        }
         self.charges.insert(self.text.clone(), number);
         Ok(Some(number))
     }
+}
 
-    fn new_charge(&mut self, tx: &Transaction<'_>, entry: &Entry) -> Result<i64, StoreError> {
-        execute(tx, "INSERT INTO ledger_charges (limits) VALUES (?1)", [&self.text])?;
-        let number = tx.last_insert_rowid();
-        for delta in &entry.deltas {
-            let key = delta.cell.key();
-            let measure: Measure = key.measure;
-            execute(
-                tx,
-                "INSERT OR IGNORE INTO ledger_charge_limits (limit_id, measure, charge) VALUES (?1, ?2, ?3)",
-                params![key.id, measure.as_str(), number],
-            )?;
-        }
-        self.first_new_charge.get_or_insert(number);
-        Ok(number)
+/// The number of a combination of limits, for whoever does this once; absent of none.
+pub(super) fn charge_of(tx: &Transaction<'_>, keys: &[&LimitKey]) -> Result<Option<i64>, StoreError> {
+    let mut text = String::new();
+    keys.iter().for_each(|key| name(&mut text, key));
+    if keys.is_empty() {
+        Ok(None)
+    } else {
+        charge_number(tx, &text, keys.iter().copied()).map(|(number, _)| Some(number))
     }
+}
+
+/// Adds a limit to the text that stands for several; `charge::limits` reads it.
+fn name(text: &mut String, key: &LimitKey) {
+    text.push_str(key.measure.as_str());
+    text.push(' ');
+    text.push_str(&key.id);
+    text.push('\n');
+}
+
+/// The number that a combination has, or a new one, which is told.
+fn charge_number<'a>(
+    tx: &Transaction<'_>,
+    text: &str,
+    keys: impl Iterator<Item = &'a LimitKey>,
+) -> Result<(i64, bool), StoreError> {
+    if let Some(known) = find(tx, "SELECT id FROM ledger_charges WHERE limits = ?1", [text])? {
+        return Ok((known, false));
+    }
+    execute(tx, "INSERT INTO ledger_charges (limits) VALUES (?1)", [text])?;
+    let number = tx.last_insert_rowid();
+    for key in keys {
+        execute(
+            tx,
+            "INSERT OR IGNORE INTO ledger_charge_limits (limit_id, measure, charge) VALUES (?1, ?2, ?3)",
+            params![key.id, key.measure.as_str(), number],
+        )?;
+    }
+    Ok((number, true))
 }
 
 impl Account {

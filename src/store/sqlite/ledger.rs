@@ -12,10 +12,10 @@ use crate::governance::time::Timestamp;
 use crate::governance::usage::{ServiceTier, Source, Usage};
 use crate::governance::view::{LimitKey, Measure};
 use crate::state::Balance;
-use crate::state::outbox::Entry;
+use crate::state::outbox::{Delta, Ending, Entry};
 use crate::store::question::Keep;
-use crate::store::{Ledger, StoreError};
-use rusqlite::{Connection, Transaction, params};
+use crate::store::{Ledger, Owners, StoreError};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::collections::HashMap;
 
 /// The ledger behind a connection of its own.
@@ -60,6 +60,39 @@ impl Ledger for SqliteLedger {
         }
         more.map(drop).map_err(|error| error.doing(|| "forget what is older than the ledger keeps".to_owned()))
     }
+
+    fn limits(&mut self) -> Result<Vec<LimitKey>, StoreError> {
+        limits(&self.connection).map_err(|error| error.doing(|| "read which limits there are".to_owned()))
+    }
+
+    fn owners(&mut self, virtual_key: &str) -> Result<Owners, StoreError> {
+        owners(&self.connection, virtual_key).map_err(|error| error.doing(|| "read whose a key is".to_owned()))
+    }
+}
+
+fn owners(db: &Connection, virtual_key: &str) -> Result<Owners, StoreError> {
+    let mut find = db.prepare_cached(
+        "SELECT key.team_id, coalesce(key.customer_id, team.customer_id) FROM virtual_keys AS key
+         LEFT JOIN teams AS team ON team.id = key.team_id WHERE key.id = ?1",
+    )?;
+    let found = find.query_row([virtual_key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    Ok(found.unwrap_or_default())
+}
+
+fn limits(db: &Connection) -> Result<Vec<LimitKey>, StoreError> {
+    let mut rows = db.prepare(
+        "SELECT id, 'money' FROM budgets
+         UNION ALL SELECT id, 'tokens' FROM rate_limits WHERE tokens_max IS NOT NULL
+         UNION ALL SELECT id, 'requests' FROM rate_limits WHERE requests_max IS NOT NULL",
+    )?;
+    let mut rows = rows.query(())?;
+    let mut limits = Vec::new();
+    while let Some(row) = rows.next()? {
+        let measure: String = row.get(1)?;
+        let measure = Measure::from_name(&measure).ok_or_else(|| damaged("limit", &measure))?;
+        limits.push(LimitKey { id: row.get(0)?, measure });
+    }
+    Ok(limits)
 }
 
 fn append(tx: &Transaction<'_>, interned: &mut Interned, batch: &[Entry]) -> Result<usize, StoreError> {
@@ -68,14 +101,17 @@ fn append(tx: &Transaction<'_>, interned: &mut Interned, batch: &[Entry]) -> Res
     let mut sums = Rollup::default();
     let mut fresh = Vec::with_capacity(batch.len());
     for entry in batch {
-        let account = interned.account(tx, &entry.tag)?;
-        let charged = interned.charge(tx, entry)?;
+        let numbers =
+            (interned.account(tx, &entry.tag)?, interned.charge(tx, entry)?, interned.price(tx, entry)?);
         // Known already: this batch, or a part of it, is here for the second time.
-        if !insert(tx, entry, account, charged)? {
+        if !insert(tx, entry, numbers)? {
             continue;
         }
         fresh.push(entry);
-        sums.add(account, entry);
+        sums.add(numbers.0, entry);
+        if entry.ending == Ending::Unresolved {
+            entry.deltas.iter().try_for_each(|delta| keep_window(tx, entry, delta))?;
+        }
         for delta in &entry.deltas {
             parts.entry((delta.cell.key(), delta.cell.start())).or_default().add(entry, delta);
         }
@@ -85,13 +121,19 @@ fn append(tx: &Transaction<'_>, interned: &mut Interned, batch: &[Entry]) -> Res
     Ok(fresh.len())
 }
 
-fn insert(tx: &Transaction<'_>, entry: &Entry, account: i64, charged: Option<i64>) -> Result<bool, StoreError> {
+/// Writes an entry with the numbers of its account, its charge and its price. False: it is there.
+fn insert(
+    tx: &Transaction<'_>,
+    entry: &Entry,
+    (account, charged, price): (i64, Option<i64>, Option<i64>),
+) -> Result<bool, StoreError> {
     let mut insert = tx.prepare_cached(
         "INSERT OR IGNORE INTO ledger
             (id, admitted_at, settled_at, virtual_key_id, provider, model, kind, ending, estimated, tier, input,
              cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output,
-             cost_nanos, account, charged)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
+             cost_nanos, account, charged, price)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+             ?23)",
     )?;
     let (tag, usage) = (&entry.tag, &entry.usage);
     let [input, cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output] =
@@ -119,8 +161,19 @@ fn insert(tx: &Transaction<'_>, entry: &Entry, account: i64, charged: Option<i64
         entry.cost.get(),
         account,
         charged,
+        price,
     ])?;
     Ok(inserted == 1)
+}
+
+/// Notes where an unresolved entry was charged, for the one who corrects it.
+fn keep_window(tx: &Transaction<'_>, entry: &Entry, delta: &Delta) -> Result<(), StoreError> {
+    let mut insert = tx.prepare_cached(
+        "INSERT OR IGNORE INTO unresolved_windows (entry_id, limit_id, measure, window_start) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    let (key, start) = (delta.cell.key(), delta.cell.start().millis());
+    insert.execute(params![&entry.id.0.to_be_bytes()[..], key.id, key.measure.as_str(), start])?;
+    Ok(())
 }
 
 /// Usage in the order of the ledger's columns.

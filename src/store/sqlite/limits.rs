@@ -105,7 +105,7 @@ impl StoredLimits {
         each(db, RATE_LIMITS, |row| {
             let limit = rate_limit(row, &mut windows)?;
             let owned = stored.entry(row, "rate limit", &limit.id)?;
-            owned.rate_limit = Some(limit);
+            owned.rate_limit = Some(Box::new(limit));
             Ok(())
         })?;
         Ok(stored)
@@ -169,7 +169,7 @@ fn rate_limit(row: &Row<'_>, windows: &mut Windows) -> Result<RateLimit, StoreEr
 /// Makes the rows of an owner what `limits` says. Whether it may have them was judged before.
 pub(super) fn save(db: &Connection, owner: &Owner<'_>, limits: &Limits) -> Result<(), StoreError> {
     save_budgets(db, owner, &limits.budgets)?;
-    save_rate_limit(db, owner, limits.rate_limit.as_ref())
+    save_rate_limit(db, owner, limits.rate_limit.as_deref())
 }
 
 fn save_budgets(db: &Connection, owner: &Owner<'_>, budgets: &[Budget]) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! Everything stored, read in a few queries, whatever the number of rows.
 
 use super::limits::StoredLimits;
-use super::{model_config, owner, price_override, provider, provider_limits, rule, settings, virtual_key};
+use super::{declared, model_config, owner, price_override, provider, provider_limits, rule, settings, virtual_key};
 use crate::store::StoreError;
 use crate::store::record::Loaded;
 use crate::store::seal::Sealer;
@@ -14,6 +14,7 @@ pub(super) fn load(db: &Connection, sealer: &Sealer) -> Result<Loaded, StoreErro
     let mut limits = StoredLimits::load(db)?;
     let (mut edits, mut warnings) = (Vec::new(), Vec::new());
     settings::load(db, &mut edits)?;
+    declared::load(db, &mut edits)?;
     provider::load(db, sealer, &mut edits, &mut warnings)?;
     provider_limits::load(db, &mut limits, &mut edits)?;
     model_config::load(db, &mut limits, &mut edits)?;

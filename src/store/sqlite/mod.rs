@@ -8,6 +8,8 @@ pub(super) mod audit;
 mod change;
 mod charge;
 mod copy;
+mod correction;
+mod declared;
 mod intern;
 mod ledger;
 mod limits;
@@ -28,15 +30,16 @@ mod verify;
 mod virtual_key;
 
 use super::question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSums};
-use super::record::{AuditEntry, AuditQuery, Loaded, Record, Replay};
+use super::record::{Actual, AuditEntry, AuditQuery, Loaded, Record, Replay, UnresolvedEntry};
 use super::seal::{ROUNDS, SealError, Sealer, random};
 use super::{Ledger, StoreError, StoreErrorKind, key_file};
 use crate::governance::edit::Edit;
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
 use crate::governance::view::LimitKey;
-use crate::state::Balance;
 use crate::state::digest::KeyHasher;
+use crate::state::outbox::ChargeId;
+use crate::state::{Adjustment, Balance};
 pub use copy::{backup, restore};
 use rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
@@ -50,7 +53,7 @@ use std::time::Duration;
 pub use verify::{Verified, verify};
 
 /// How long a write waits for another process before it is reported as busy.
-const BUSY_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
+const BUSY_TIMEOUT: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
 
 /// More than there are different ones.
 const STATEMENTS_KEPT: usize = 128;
@@ -145,6 +148,25 @@ impl Store {
     /// A page of the audit log, newest first, and how many lines the query selects.
     pub fn audit(&self, query: &AuditQuery) -> Result<(Vec<AuditEntry>, usize), StoreError> {
         self.read("read the audit log", |connection| audit::page(connection, query))
+    }
+
+    /// A page of the entries that a dead process left and nobody has corrected yet, newest first, and how many
+    /// there are.
+    pub fn unresolved(&self, limit: usize, offset: usize) -> Result<(Vec<UnresolvedEntry>, usize), StoreError> {
+        self.read("read unresolved ledger entries", |connection| correction::unresolved(connection, limit, offset))
+    }
+
+    /// Appends the correction of this id that makes an unresolved entry come to `actual`, with the record of it,
+    /// and changes the balances of its windows that are still kept. Returns those changes, and the entry as it
+    /// stands then. One that comes to that already stays as it is.
+    pub fn correct(
+        &self,
+        (entry, correction): (ChargeId, ChargeId),
+        actual: &Actual,
+        at: Timestamp,
+        record: impl FnOnce(&UnresolvedEntry, &UnresolvedEntry) -> Record,
+    ) -> Result<(Vec<Adjustment>, UnresolvedEntry), StoreError> {
+        self.write("correct a ledger entry", |tx| correction::correct(tx, (entry, correction), actual, at, record))
     }
 
     /// What was spent in the latest window of every limit.

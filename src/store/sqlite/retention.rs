@@ -69,7 +69,9 @@ fn forget_hours(tx: &Transaction<'_>, since: Timestamp) -> Result<bool, StoreErr
 
 fn forget_entries(tx: &Transaction<'_>, since: Timestamp) -> Result<bool, StoreError> {
     let mut old = tx.prepare_cached(&format!(
-        "SELECT id, admitted_at, charged, {} FROM ledger WHERE admitted_at < ?1 ORDER BY admitted_at LIMIT ?2",
+        // What corrects an entry was admitted with it, and goes before it.
+        "SELECT id, admitted_at, charged, {} FROM ledger WHERE admitted_at < ?1
+         ORDER BY admitted_at, corrects IS NULL LIMIT ?2",
         Said::COLUMNS
     ))?;
     let mut rows = old.query(params![since.millis(), SLICE])?;
@@ -81,7 +83,11 @@ fn forget_entries(tx: &Transaction<'_>, since: Timestamp) -> Result<bool, StoreE
         }
         ids.push(id);
     }
+    let any_unresolved = exists(tx, "SELECT 1 FROM unresolved_windows LIMIT 1", ())?;
     for id in &ids {
+        if any_unresolved {
+            execute(tx, "DELETE FROM unresolved_windows WHERE entry_id = ?1", [id])?;
+        }
         execute(tx, "DELETE FROM ledger WHERE id = ?1", [id])?;
         if carried.any_strays {
             execute(tx, "DELETE FROM ledger_strays WHERE entry = ?1", [id])?;

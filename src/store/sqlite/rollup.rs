@@ -3,6 +3,7 @@
 //! Invariant: they change in the transaction that appends the entries, so where both are kept they agree.
 
 use super::ledger::units;
+use crate::governance::money::Nanos;
 use crate::governance::time::Timestamp;
 use crate::state::outbox::Entry;
 use crate::store::StoreError;
@@ -33,6 +34,12 @@ impl Rollup {
         let hour = floor(entry.tag.admitted_at, HOUR_MS);
         let one = LedgerSum { calls: 1, units: units(&entry.usage), cost: entry.cost };
         self.0.entry((hour, account)).or_default().add(&one);
+    }
+
+    /// What a correction adds, which is no call.
+    pub(super) fn amend(&mut self, account: i64, at: Timestamp, units: [i64; UNITS.len()], cost: Nanos) {
+        let difference = LedgerSum { calls: 0, units, cost };
+        self.0.entry((floor(at, HOUR_MS), account)).or_default().add(&difference);
     }
 
     pub(super) fn write(&self, tx: &Transaction<'_>) -> Result<(), StoreError> {

@@ -17,6 +17,7 @@ const APPLICATION_ID: i32 = 0x544f_4c4c;
 const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0001_first.sql")),
     M::up(include_str!("0002_governance.sql")).foreign_key_check(),
+    M::up(include_str!("0003_journal.sql")),
     M::up(include_str!("0004_ledger.sql")),
 ];
 

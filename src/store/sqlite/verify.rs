@@ -170,8 +170,11 @@ impl Books {
     }
 
     fn read_entries(&mut self, db: &Connection, report: &mut Verified) -> Result<(), StoreError> {
-        let sql =
-            format!("SELECT id, admitted_at, account, charged, {}, {} FROM ledger", Said::COLUMNS, UNITS.join(", "));
+        let sql = format!(
+            "SELECT id, admitted_at, account, charged, {}, {}, corrects IS NULL FROM ledger",
+            Said::COLUMNS,
+            UNITS.join(", ")
+        );
         each(db, &sql, |row| {
             report.entries += 1;
             let (at, said) = (instant(row, 1)?, Said::read(row, 4)?);
@@ -187,7 +190,11 @@ impl Books {
                     for (column, units) in units.iter_mut().enumerate() {
                         *units = row.get(13 + column)?;
                     }
-                    let one = LedgerSum { calls: 1, units, cost: Nanos::new(said.of(Measure::Money)) };
+                    let one = LedgerSum {
+                        calls: row.get(13 + UNITS.len())?,
+                        units,
+                        cost: Nanos::new(said.of(Measure::Money)),
+                    };
                     self.hours.entry((floor(at, HOUR_MS), account)).or_default().add(&one);
                 }
                 None => report.fault(format!("entry {}: it has no account", hex(&row.get::<_, Vec<u8>>(0)?))),

@@ -70,7 +70,8 @@ fn the_oldest_lines_go() {
 }
 
 fn answer(key: &str) -> NewReplay {
-    NewReplay { key: key.into(), fingerprint: [7; 32], status: 201, body: Secret::new(format!("body of {key}")) }
+    let body = Secret::new(format!("body of {key}"));
+    NewReplay { key: key.into(), fingerprint: [7; 32], status: 201, body, virtual_key: None }
 }
 
 fn keep(house: &House, key: &str, at: Timestamp) -> Result<(), StoreError> {
@@ -98,6 +99,19 @@ fn an_answer_is_kept_for_a_day() {
     house.store.apply(&[], &Record { at: at(NOW + replay::KEPT_MS), ..record() }).unwrap();
     assert_eq!(house.raw("SELECT count(*) FROM replays"), 0);
     keep(&house, "a", at(NOW + replay::KEPT_MS)).unwrap();
+}
+
+#[test]
+fn lines_that_cannot_be_read_are_lines_all_the_same() {
+    let house = House::new();
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    house.raw_execute(&format!(
+        "INSERT INTO audit (at, actor, action, object_type, object_id, \"before\", \"after\")
+         VALUES (1, 'x', 'updated', 'team', 't', '{deep}', '{{\"a\": 1}}'), (1, 'x', 'updated', 'team', 't', '{{', NULL)"
+    ));
+    let (entries, total) = house.store.audit(&query(None, None, 9, 0)).unwrap();
+    let said: Vec<_> = entries.iter().map(|entry| (&entry.before, &entry.after)).collect();
+    assert_eq!((total, said), (2, vec![(&None, &None), (&None, &Some(json!({"a": 1})))]));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::governance::edit::Restart;
 use crate::state::hold::Hold;
+use crate::state::outbox::ChargeId;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -32,6 +33,8 @@ struct World {
     /// Settled, and in some outbox.
     waiting: usize,
     known: Vec<Known>,
+    /// Of those, the ones that a process left open, with their places.
+    unresolved: Vec<(ChargeId, usize)>,
     ledger: Box<dyn Ledger>,
     keep: Keep,
 }
@@ -42,7 +45,7 @@ fn ample() -> VirtualKey {
     key.limits.budgets[0].max = Nanos::new(i64::MAX / 4);
     let month = Budget { window: aligned, ..budget("1-m", i64::MAX / 4, "1d") };
     key.limits.budgets.push(month);
-    key.limits.rate_limit = Some(rate("1-r", Some(i64::MAX / 4), Some(i64::MAX / 4)));
+    key.limits.rate_limit = Some(Box::new(rate("1-r", Some(i64::MAX / 4), Some(i64::MAX / 4))));
     key.provider_configs[0].limits.budgets = vec![budget("1-c", i64::MAX / 4, "1w")];
     key
 }
@@ -54,7 +57,18 @@ impl World {
         house.apply(&[house.valued(&key, "one")]).unwrap();
         let ledger = house.store.ledger_keeping(keep).unwrap();
         let states = vec![house.state(&key)];
-        World { house, key, states, now: NOW, open: vec![], waiting: 0, known: vec![], ledger, keep }
+        World {
+            house,
+            key,
+            states,
+            now: NOW,
+            open: vec![],
+            waiting: 0,
+            known: vec![],
+            unresolved: vec![],
+            ledger,
+            keep,
+        }
     }
 
     fn turn_clocks(&self) {
@@ -80,9 +94,19 @@ impl World {
             model: known.model.into(),
             kind: RequestKind::ChatCompletion,
             admitted_at: known.at,
+            price: None,
         };
         let spend = Spend { cost: Nanos::new(1), tokens: 2 };
-        let ask = Ask { caller: Some(caller), config: Some(0), usage: Usage::default(), spend, tag };
+        let bound = (Usage::default(), spend);
+        let ask = Ask {
+            caller: Some(caller),
+            config: Some(0),
+            upstream_model: known.model,
+            usage: bound.0,
+            spend,
+            bound,
+            tag,
+        };
         let mut hold = state.admit(&snapshot, ask).unwrap();
         hold.mark_sent();
         self.open.push((hold, known));
@@ -95,9 +119,28 @@ impl World {
         let (hold, known) = self.open.remove(which % self.open.len());
         // A charge whose tokens are not those of its usage.
         let tokens = if odd { 7 } else { 3 };
-        hold.settle(Ending::Completed, Usage::estimated(2, 1), Spend { cost: Nanos::new(known.cost), tokens });
+        let ending = if known.cost % 7 == 5 { Ending::Unresolved } else { Ending::Completed };
+        if ending == Ending::Unresolved {
+            self.unresolved.push((hold.id(), self.known.len()));
+        }
+        hold.settle(ending, Usage::estimated(2, 1), Spend { cost: Nanos::new(known.cost), tokens });
         self.known.push(known);
         self.waiting += 1;
+    }
+
+    /// An administrator says what a call really cost.
+    fn correct(&mut self, which: usize, cost: i64) {
+        if self.unresolved.is_empty() {
+            return;
+        }
+        let (id, place) = self.unresolved[which % self.unresolved.len()];
+        let actual = Actual { input: None, output: None, cost: Nanos::new(cost) };
+        let ids = (id, self.states[0].new_id());
+        match self.house.store.correct(ids, &actual, at(self.now), |_, _| record()) {
+            Ok(_) => self.known[place].cost = cost,
+            // It is not written yet, or forgotten by now.
+            Err(error) => assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}"),
+        }
     }
 
     fn flush(&mut self, most: usize) {
@@ -195,6 +238,7 @@ enum Step {
     Admit { which: usize, model: usize, cost: i64, early: i64 },
     Settle { which: usize, odd: bool },
     Flush(usize),
+    Correct { which: usize, cost: i64 },
     Restart(usize),
     MadeAgain,
     TakenOver,
@@ -210,6 +254,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         8 => admit,
         7 => (any::<usize>(), prop::bool::weighted(0.05)).prop_map(|(which, odd)| Step::Settle { which, odd }),
         4 => (1..20usize).prop_map(Step::Flush),
+        2 => (any::<usize>(), 0..60i64).prop_map(|(which, cost)| Step::Correct { which, cost }),
         2 => (0..3usize).prop_map(Step::Restart),
         1 => Just(Step::MadeAgain),
         1 => Just(Step::TakenOver),
@@ -227,6 +272,7 @@ fn run(world: &mut World, step: &Step) {
         Step::Admit { which, model, cost, early } => world.admit(which, model, cost, early),
         Step::Settle { which, odd } => world.settle(which, odd),
         Step::Flush(most) => world.flush(most),
+        Step::Correct { which, cost } => world.correct(which, cost),
         Step::Restart(which) => world.restart(["1-b", "1-m", "1-c"][which]),
         Step::MadeAgain => world.made_again(),
         Step::TakenOver => world.taken_over(),
@@ -239,7 +285,7 @@ fn run(world: &mut World, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 3_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 3_000, ..ProptestConfig::default() })]
 
     /// Balances and sums are what the entries say, after every step, and sums by day are those of all calls
     /// there ever were.

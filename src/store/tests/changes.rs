@@ -49,7 +49,7 @@ fn routing(rule: RoutingRule) -> Edit {
 
 fn own(budgets: &[&str], rate_limit: Option<&str>) -> Limits {
     let budgets = budgets.iter().map(|id| budget(id, 5, "1h")).collect();
-    Limits { budgets, rate_limit: rate_limit.map(|id| rate(id, Some(5), Some(5))) }
+    Limits { budgets, rate_limit: rate_limit.map(|id| Box::new(rate(id, Some(5), Some(5)))) }
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn an_update_replaces_the_parts_and_keeps_what_was_spent() {
     spend(&state, &one, 100);
     house.store.ledger().unwrap().append(&state.outbox().take(9)).unwrap();
     one.limits.budgets[0].max = Nanos::new(5);
-    one.limits.rate_limit = Some(rate("1-r", None, Some(9)));
+    one.limits.rate_limit = Some(Box::new(rate("1-r", None, Some(9))));
     one.provider_configs.push(config(11, "anthropic", vec![]));
     house.apply(&[house.changed(&one)]).unwrap();
     let house = house.reopened();
@@ -272,7 +272,13 @@ fn a_change_of_one_object_looks_at_no_other() {
             before: None,
             after: None,
         };
-        let replay = NewReplay { key: format!("{edits:?}"), fingerprint: [0; 32], status: 200, body: Secret::new("") };
+        let replay = NewReplay {
+            key: format!("{edits:?}"),
+            fingerprint: [0; 32],
+            status: 200,
+            body: Secret::new(""),
+            virtual_key: None,
+        };
         let before = full_scan_steps();
         house.store.apply(edits, &Record { audit: vec![audit], replay: Some(replay), ..record() }).unwrap();
         assert_eq!(full_scan_steps() - before, 0, "{edits:?}");

@@ -27,12 +27,12 @@ fn full_limits(id: &str) -> Limits {
     rate.tokens.as_mut().unwrap().window = Window::rolling(Span::parse("1m30s").unwrap());
     rate.requests.as_mut().unwrap().anchor = at(NOW + 5);
     (rate.created_at, rate.updated_at) = (at(4), at(5));
-    Limits { budgets: vec![budget(&format!("{id}-minute"), 8, "1m"), month], rate_limit: Some(rate) }
+    Limits { budgets: vec![budget(&format!("{id}-minute"), 8, "1m"), month], rate_limit: Some(Box::new(rate)) }
 }
 
 /// Limits with little in them, of the same ids.
 fn bare_limits(id: &str) -> Limits {
-    Limits { budgets: Vec::new(), rate_limit: Some(rate(&format!("{id}-rate"), None, Some(3))) }
+    Limits { budgets: Vec::new(), rate_limit: Some(Box::new(rate(&format!("{id}-rate"), None, Some(3)))) }
 }
 
 fn customer() -> Customer {
@@ -400,7 +400,8 @@ fn who_loses_an_owner_stays() {
 #[test]
 fn no_secret_is_in_the_files() {
     let house = House::new();
-    let replay = NewReplay { key: "k".into(), fingerprint: [0; 32], status: 201, body: Secret::new(SECRETS[4]) };
+    let body = Secret::new(SECRETS[4]);
+    let replay = NewReplay { key: "k".into(), fingerprint: [0; 32], status: 201, body, virtual_key: None };
     house.store.apply(&full(), &Record { replay: Some(replay), ..record() }).unwrap();
     for secret in SECRETS {
         assert!(!house.is_in_files(secret), "{secret}");
@@ -489,5 +490,5 @@ fn a_view_is_built_from_what_is_loaded() {
     assert_eq!(caller.team.as_ref().unwrap().entity.name, "team");
     assert_eq!(&*caller.customer.as_ref().unwrap().entity.id, "c");
     assert_eq!(view.provider("mine").unwrap().keys.len(), 3);
-    assert_eq!(view.limits(Some(caller), Some(1), "openai", "gpt-4o").len(), 4 * 6);
+    assert_eq!(view.limits(Some(caller), Some(1), "openai", "gpt-4o", "gpt-4o").len(), 4 * 6);
 }

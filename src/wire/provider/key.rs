@@ -5,9 +5,9 @@ use super::{ProviderChange, is_blank};
 use crate::governance::entity::{
     Cloud, CloudConfig, CloudField, CloudShape, KeyValue, ModelSet, Provider, ProviderKey, Weight,
 };
-use crate::wire::env_text::{self, Env};
+use crate::wire::env_text::{self, Env, Reach};
 use crate::wire::faults::Faults;
-use crate::wire::read::Object;
+use crate::wire::read::{Object, check_free};
 use crate::wire::strict::only_known;
 use http::HeaderValue;
 use serde_json::Value;
@@ -56,7 +56,7 @@ pub(super) fn read(
     }
     let old = base.filter(|_| !change.strict);
     let cloud = Cloud::of(provider.base());
-    let value = read_value(body, cloud, old, change.env, faults);
+    let value = read_value(body, cloud, old, (Reach::of(change.strict, true), change.env), faults);
     let mut aliases = BTreeMap::new();
     let config = read_cloud(provider, body, old, &mut aliases, change, faults);
     read_aliases(body, "aliases", &mut aliases, faults);
@@ -101,7 +101,7 @@ fn read_value(
     body: &Object<'_>,
     cloud: Option<Cloud>,
     old: Option<&ProviderKey>,
-    env: Env<'_>,
+    env: (Reach, Env<'_>),
     faults: &mut Faults,
 ) -> Option<KeyValue> {
     let is_needed = cloud.is_none_or(|cloud| cloud == Cloud::Replicate);
@@ -190,7 +190,8 @@ fn read_fields(
         };
         let field = match shape {
             CloudShape::Text | CloudShape::Secret | CloudShape::Url => {
-                let text = env_text::read(config, name, old, change.env, faults);
+                let reach = Reach::of(change.strict, shape == CloudShape::Secret);
+                let text = env_text::read(config, name, old, (reach, change.env), faults);
                 text.filter(|text| !text.is_empty() || text.is_missing()).map(CloudField::Text)
             }
             CloudShape::Name => {
@@ -199,6 +200,7 @@ fn read_fields(
             }
             CloudShape::Json => {
                 let value = config.raw(name).value().filter(|value| !is_blank(value));
+                let value = value.filter(|value| check_free(value, config.path(name), faults));
                 value.map(|value| CloudField::Json(value.to_string()))
             }
         };

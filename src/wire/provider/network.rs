@@ -52,6 +52,8 @@ const RESERVED_HEADERS: &[&str] = &[
 const SECONDS_MAX: i64 = 86_400;
 const BACKOFF_MILLIS: std::ops::RangeInclusive<i64> = 100..=1_000_000;
 const CONNECTIONS_MAX: i64 = 10_000;
+/// As many as a server takes in a request.
+const HEADERS_MAX: usize = 100;
 /// Certificates of one provider; a bundle of all the world's is in the system.
 const PEM_BYTES_MAX: usize = 256 * 1024;
 
@@ -154,6 +156,10 @@ pub(super) fn check_url(url: &str, path: String, whole: bool, faults: &mut Fault
 
 fn read_headers(network: &Object<'_>, stored: Option<&Network>, faults: &mut Faults) -> Vec<(String, Secret)> {
     let Some(headers) = network.object("extra_headers", faults).value() else { return Vec::new() };
+    if headers.names().count() > HEADERS_MAX {
+        faults.add(headers.here(), format!("has more than {HEADERS_MAX} entries"));
+        return Vec::new();
+    }
     let mut read: Vec<(String, Secret)> = Vec::new();
     for name in headers.names() {
         let Some(value) = headers.text(name, faults).value() else { continue };

@@ -4,7 +4,7 @@
 use super::is_blank;
 use crate::governance::entity::{ProxyKind, UpstreamProxy};
 use crate::governance::secret::Secret;
-use crate::wire::env_text::{Env, is_redacted, is_variable};
+use crate::wire::env_text::{BY_FILE_ONLY, Env, is_redacted, is_variable};
 use crate::wire::faults::Faults;
 use crate::wire::proxy_url::{Environment, ProxyUrl};
 use crate::wire::read::Object;
@@ -103,7 +103,7 @@ fn read_password(proxy: &Object<'_>, stored: Option<&UpstreamProxy>, faults: &mu
         return kept;
     }
     if password.strip_prefix("env.").is_some_and(is_variable) {
-        faults.add(path, "names an environment variable, which only the config file can use here");
+        faults.add(path, BY_FILE_ONLY);
         return None;
     }
     check_credential(password, path, faults);

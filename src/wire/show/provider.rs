@@ -4,6 +4,7 @@ use crate::governance::entity::{
     Cloud, CloudConfig, CloudField, CloudShape, CustomProvider, ModelSet, Network, Provider, ProviderKey,
     UpstreamProxy, is_built_in_provider, names_a_credential,
 };
+use crate::governance::model_name;
 use crate::governance::pricing::Catalog;
 use crate::wire::env_text::{HIDDEN, show_secret, show_text};
 use crate::wire::provider::REQUEST_NAMES;
@@ -216,16 +217,13 @@ pub fn models_details(providers: &[&Provider], catalog: &Catalog, query: &ModelQ
     json!({"models": detailed, "total": found.len()})
 }
 
-/// Their names alone, without whoever made or hosts them, each once.
+/// Their names alone, as model configs use them: without whoever made or hosts them and without the release,
+/// each once.
 pub fn models_base(providers: &[&Provider], catalog: &Catalog, query: &ModelQuery<'_>) -> Value {
     let found = find(providers, catalog, query);
-    let bases: BTreeSet<&str> = found.iter().map(|model| last_part(model.name)).collect();
+    let bases: BTreeSet<&str> = found.iter().map(|model| model_name::base(model.name)).collect();
     let shown: Vec<&str> = bases.iter().copied().take(query.limit).collect();
     json!({"models": shown, "total": bases.len()})
-}
-
-fn last_part(name: &str) -> &str {
-    name.rsplit_once('/').map_or(name, |(_, last)| last)
 }
 
 fn shown(model: &Model<'_>, query: &ModelQuery<'_>) -> Map<String, Value> {

@@ -25,6 +25,7 @@ fn linked(limits: &Limits) -> Vec<Limit> {
         level: Level::VirtualKey,
         max,
         window: window.clone(),
+        anchor: NOW,
     };
     let money = limits.budgets.iter().map(|one| link(&one.id, Measure::Money, one.max.get(), &one.window));
     let rates = limits.rate_limit.iter().flat_map(|rate| {

@@ -42,6 +42,8 @@ pub enum Step {
     Repeat(Bytes, usize, Arc<AtomicUsize>),
     /// Go on when the test says so.
     Await(Gate),
+    /// Take time.
+    Rest(Duration),
     /// From here on the provider wants its money.
     Bill(Bill),
     /// Say nothing more until the other side hangs up.
@@ -270,6 +272,7 @@ async fn take(step: Step, writer: &mut WriteHalf<'_>, shared: &Shared) -> io::Re
             }
         }
         Step::Await(gate) => gate.pass().await,
+        Step::Rest(pause) => tokio::time::sleep(pause).await,
         Step::Bill(bill) => shared.bill(bill),
         Step::Stall => std::future::pending().await,
         Step::Close => return Ok(Done::Closed),
