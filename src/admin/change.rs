@@ -242,16 +242,12 @@ impl Admin {
     }
 }
 
-/// Starts from nothing what an update turned to the calendar, as documented. The new window begins now, later
-/// than the old one, so that a call still in flight is charged to the old one.
-pub(super) fn restarts<'a>(
-    snapshot: &Snapshot,
-    new: impl IntoIterator<Item = (&'a Limits, &'a Limits)>,
-    now: Timestamp,
-) -> Vec<Edit> {
+/// Starts from nothing what an update turned to the calendar, as documented. A call still in flight is charged
+/// to the window before.
+pub(super) fn restarts<'a>(new: impl IntoIterator<Item = (&'a Limits, &'a Limits)>, now: Timestamp) -> Vec<Edit> {
     let turned = new.into_iter().flat_map(|(new, old)| new.turned_to_calendar(old));
     let keys = turned.map(|budget| LimitKey { id: Arc::clone(&budget.id), measure: Measure::Money });
-    keys.map(|key| Edit::Restart(Restart { at: snapshot.after_start(&key, now), key })).collect()
+    keys.map(|key| Edit::Restart(Restart { key, at: now })).collect()
 }
 
 fn new_values(edits: &[Edit]) -> HashMap<String, Secret> {

@@ -89,8 +89,7 @@ pub(super) async fn reset(
             let changed = admin.change(&terms, |snapshot| {
                 find(&Lens::on(admin, snapshot))?;
                 let key = LimitKey { id: id.as_str().into(), measure: Measure::Money };
-                let at = snapshot.after_start(&key, admin.state.clock.now());
-                Ok(vec![Edit::Restart(Restart { key, at })])
+                Ok(vec![Edit::Restart(Restart { key, at: admin.state.clock.now() })])
             })?;
             find(&changed.lens(admin, HashMap::new()))
         })
@@ -133,7 +132,7 @@ pub(super) async fn provider_update(
                 let limits = read_with(admin, view, |change, faults| {
                     provider_limits::provider_limits(&body, &provider, old, change, faults)
                 })?;
-                let mut edits = restarts(snapshot, [(&limits, old)], admin.state.clock.now());
+                let mut edits = restarts([(&limits, old)], admin.state.clock.now());
                 match limits.is_empty() {
                     true if old.is_empty() => {}
                     true => edits.push(Edit::RemoveProviderLimits(provider)),

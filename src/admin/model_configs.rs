@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::owners::by_age;
 use super::query::Query;
 use super::resource::{Resource, Selection};
-use crate::governance::edit::Edit;
+use crate::governance::edit::{Edit, model_config_clashes};
 use crate::governance::entity::{Limits, ModelConfig};
 use crate::governance::view::View;
 use crate::wire::change::Change;
@@ -38,10 +38,7 @@ impl Resource for ModelConfigs {
     }
 
     fn check(view: &View, config: &ModelConfig) -> Result<(), ApiError> {
-        let same = |other: &ModelConfig| {
-            other.id != config.id && other.model_name == config.model_name && other.provider == config.provider
-        };
-        if !view.model_configs().any(|other| same(&other.entity)) {
+        if !model_config_clashes(view, config) {
             return Ok(());
         }
         let of = config.provider.as_ref().map_or("(global)".to_owned(), |name| format!("with provider '{name}'"));

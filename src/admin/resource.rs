@@ -8,6 +8,7 @@ use super::body::{Body, parse, received};
 use super::change::{Actor, Lens, Terms, tagged};
 use super::error::ApiError;
 use super::query::{Page, Query};
+use crate::governance::cel::Checker;
 use crate::governance::edit::Edit;
 use crate::governance::entity::Limits;
 use crate::governance::secret::Secret;
@@ -183,7 +184,7 @@ pub(super) async fn update<R: Resource>(
                 terms.allow(|| R::show(&Lens::on(admin, snapshot), &id).unwrap_or_default())?;
                 let entity = read_with(admin, view, |change, faults| R::read(&body, Some(old), change, faults))?;
                 R::check(view, &entity)?;
-                let restarts = super::change::restarts(snapshot, R::limits(&entity, old), admin.state.clock.now());
+                let restarts = super::change::restarts(R::limits(&entity, old), admin.state.clock.now());
                 let mut edits = R::put(admin, view, entity)?;
                 edits.extend(restarts);
                 values = R::values(admin, &[id.as_str().into()])?;
@@ -233,7 +234,8 @@ pub(super) fn read_with<T>(
 ) -> Result<T, ApiError> {
     let mut faults = Faults::default();
     let now: Timestamp = admin.state.clock.now();
-    let mut change = Change { known: view, new_id: &mut new_id, now, own_ids: false };
+    let mut checker = Checker::default();
+    let mut change = Change { known: view, new_id: &mut new_id, now, checker: &mut checker, own_ids: false };
     match read(&mut change, &mut faults) {
         Some(read) if faults.is_empty() => Ok(read),
         _ => Err(faults.into()),

@@ -5,8 +5,7 @@ use super::change::Lens;
 use super::error::ApiError;
 use super::query::Query;
 use super::resource::{Resource, Selection};
-use crate::governance::cel;
-use crate::governance::edit::Edit;
+use crate::governance::edit::{Edit, RuleClash, rule_clash};
 use crate::governance::entity::{RoutingRule, RuleScope};
 use crate::governance::view::View;
 use crate::wire::change::Change;
@@ -39,20 +38,18 @@ impl Resource for RoutingRules {
     }
 
     fn check(view: &View, rule: &RoutingRule) -> Result<(), ApiError> {
-        let others = || view.rules().filter(|other| other.scope == rule.scope && other.id != rule.id);
-        let conflict = |message: String, field| Err(ApiError::new(StatusCode::CONFLICT, message).about(field));
         let scope = rule.scope.name();
-        if others().any(|other| other.name == rule.name) {
-            return conflict(
-                format!("routing rule with name '{}' already exists for scope {scope}", rule.name),
-                "name",
-            );
-        }
-        if others().any(|other| other.priority == rule.priority) {
-            let message = format!("routing rule with priority {} already exists for scope {scope}", rule.priority);
-            return conflict(message, "priority");
-        }
-        Ok(())
+        let (message, field) = match rule_clash(view, rule) {
+            None => return Ok(()),
+            Some(RuleClash::Name) => {
+                (format!("routing rule with name '{}' already exists for scope {scope}", rule.name), "name")
+            }
+            Some(RuleClash::Priority) => {
+                let message = format!("routing rule with priority {} already exists for scope {scope}", rule.priority);
+                (message, "priority")
+            }
+        };
+        Err(ApiError::new(StatusCode::CONFLICT, message).about(field))
     }
 
     fn id(rule: &RoutingRule) -> &Arc<str> {
@@ -87,9 +84,6 @@ impl Resource for RoutingRules {
     }
 
     fn show(lens: &Lens<'_>, id: &str) -> Option<Value> {
-        let rule = lens.view.rule(id)?;
-        // One that was stored by another version may not be read by this one; then it is off, and says why.
-        let fault = (!rule.enabled).then(|| cel::check(&rule.expression).err()).flatten();
-        Some(show::rule(rule, fault.map(|fault| fault.to_string()).as_deref()))
+        lens.view.rule(id).map(|rule| show::rule(rule, rule.fault.as_deref()))
     }
 }

@@ -162,7 +162,7 @@ impl Reloader {
         let plan = |snapshot: &Snapshot| self.plan(settings, snapshot);
         let commit = |before: &Snapshot, after: &View, edits: &[Edit], report: Report| {
             let audit = audit::lines(&before.view, after, edits);
-            if !audit.is_empty() {
+            if !edits.is_empty() {
                 let at = self.state.clock.now();
                 let record = Record { actor: "config file".to_owned(), at, audit, replay: None };
                 self.store.apply(edits, &record)?;
@@ -183,7 +183,6 @@ impl Reloader {
             env: &|name| std::env::var(name).ok(),
             digest: &|value| hasher.digest(value),
             basic_digest: &|pair| basic_digest(hasher, pair.as_bytes()),
-            after_start: &|key| snapshot.after_start(key, now),
             trusting: false,
         };
         let mut faults = Faults::default();

@@ -158,7 +158,6 @@ pub(super) fn dry_run(declared: &Declared, env: Env<'_>, faults: &mut Faults) ->
         env,
         digest: &digest,
         basic_digest: &|pair| digest(pair.as_bytes()),
-        after_start: &|_| Timestamp::default(),
         trusting: true,
     };
     reconcile(&View::default(), declared, &mut around, faults).0

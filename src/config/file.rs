@@ -11,6 +11,7 @@ use crate::governance::secret::Secret;
 use crate::governance::time::Span;
 use crate::governance::view::Policy;
 use crate::wire::client;
+use crate::wire::env_text::{self, Reach};
 use crate::wire::faults::Faults;
 use crate::wire::read::{Given, Object};
 use crate::wire::strict::only_known;
@@ -315,6 +316,13 @@ fn read_auth(root: &Object<'_>, reading: &mut Reading<'_>) {
         if auth.has("disable_auth_on_inference") {
             let path = auth.path("disable_auth_on_inference");
             reading.warnings.push(format!("{path}: has no effect here; client.enforce_auth_on_inference decides"));
+        }
+        let env = (Reach::All, reading.env);
+        let password = env_text::read(&auth, "admin_password", None, env, &mut Faults::default());
+        if password.is_some_and(|password| !password.is_empty() && client::is_short(&password)) {
+            let path = auth.path("admin_password");
+            let least = client::PASSWORD_LETTERS_MIN;
+            reading.warnings.push(format!("{path}: is shorter than {least} characters, and can be guessed"));
         }
     }
 }

@@ -17,6 +17,7 @@ fn env(name: &str) -> Option<String> {
     match name {
         "OPENAI_API_KEY" => Some("sk-the-provider-secret".into()),
         "TOLLGATE_ADMIN_TOKEN" | "TOLLGATE_ENCRYPTION_KEY" => Some("sixteen characters and more".into()),
+        "SHORT" => Some("short".into()),
         _ => None,
     }
 }
@@ -303,10 +304,15 @@ fn the_admin_listeners_user_is_checked() {
             "t.yaml:2:30: governance.auth_config.enabled: unknown key",
         ],
     );
-    refused(
-        "auth_config: { admin_username: a, admin_password: eleven-char, is_enabled: true }",
-        &["t.yaml:1:35: auth_config.admin_password: is shorter than 12 characters"],
-    );
+    // Files of the reference have short ones.
+    for password in ["eleven-char", "env.SHORT"] {
+        let text = format!(
+            "auth_config: {{ admin_username: a, admin_password: {password}, is_enabled: true }}\n\
+             providers: {{ openai: {{ keys: [{{ name: a, value: b }}] }} }}",
+        );
+        let warning = "auth_config.admin_password: is shorter than 12 characters, and can be guessed";
+        assert_eq!(parse(&text).unwrap().warnings, [warning]);
+    }
     let settings = parse(
         "auth_config: { disable_auth_on_inference: true }\nproviders: { openai: { keys: [{ name: a, value: b }] } }",
     )

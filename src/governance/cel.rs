@@ -2,11 +2,12 @@
 //!
 //! What is here tells whether an expression may be stored: that it can be read, names nothing that a rule
 //! does not have, and is a condition. The engine bounds almost nothing itself, so that a long chain of
-//! operators could end the process when it is read or evaluated: it is read on a stack of its own, and
-//! whatever is deeper than any rule needs is refused.
+//! operators could end the process when it is read or evaluated: it is read on a stack apart, and whatever
+//! is deeper than any rule needs is refused.
 
 use cel_interpreter::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SourceInfo};
 use cel_interpreter::{IdedExpr, Program};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 /// Longer sources are no rule.
@@ -134,19 +135,50 @@ const MACROS: &[(&str, &str)] = &[
     ("map", "list.map(item, value)"),
 ];
 
-/// Whether `source` may be a rule's condition. An empty one means "always".
-pub fn check(source: &str) -> Result<(), ExpressionError> {
-    if source.len() > SOURCE_BYTES_MAX {
-        return Err(ExpressionError::TooLong);
+/// Checks expressions, one after the other. All of one checker share a stack, which is there from the first
+/// one on that needs it, and goes with the checker.
+#[derive(Debug, Default)]
+pub struct Checker {
+    reader: Option<Reader>,
+}
+
+/// A thread that reads what it is given until nobody can give it more.
+#[derive(Debug)]
+struct Reader {
+    sources: Sender<String>,
+    answers: Receiver<Result<(), ExpressionError>>,
+}
+
+impl Checker {
+    /// Whether `source` may be a rule's condition. An empty one means "always".
+    pub fn check(&mut self, source: &str) -> Result<(), ExpressionError> {
+        if source.len() > SOURCE_BYTES_MAX {
+            return Err(ExpressionError::TooLong);
+        }
+        if source.trim().is_empty() {
+            return Ok(());
+        }
+        let reader = self.reader.take().or_else(Reader::start).ok_or(ExpressionError::Unchecked)?;
+        let answer = reader.read(source).ok_or(ExpressionError::Unchecked)?;
+        // One that gave no answer is gone.
+        self.reader = Some(reader);
+        answer
     }
-    if source.trim().is_empty() {
-        return Ok(());
+}
+
+impl Reader {
+    fn start() -> Option<Reader> {
+        let (sources, given) = channel::<String>();
+        let (answer, answers) = channel();
+        let work = move || given.iter().map(|source| read(&source)).try_for_each(|found| answer.send(found));
+        thread::Builder::new().stack_size(STACK_BYTES).spawn(work).ok()?;
+        Some(Reader { sources, answers })
     }
-    thread::scope(|scope| {
-        let reader = thread::Builder::new().stack_size(STACK_BYTES);
-        let reader = reader.spawn_scoped(scope, || read(source)).map_err(|_| ExpressionError::Unchecked)?;
-        reader.join().unwrap_or(Err(ExpressionError::Unchecked))
-    })
+
+    fn read(&self, source: &str) -> Option<Result<(), ExpressionError>> {
+        self.sources.send(source.to_owned()).ok()?;
+        self.answers.recv().ok()
+    }
 }
 
 /// Reads and walks; all that recurses as deep as the source wants, its end included.

@@ -107,11 +107,34 @@ pub struct Applied {
     pub value: Option<Digest>,
 }
 
-/// A limit whose usage starts from nothing at an instant that no other window of it begins at.
+/// A limit whose usage starts from nothing: at this instant, or right after its current window began if that
+/// is later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restart {
     pub key: LimitKey,
     pub at: Timestamp,
+}
+
+/// What a routing rule shares with another one of its scope, and may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleClash {
+    Name,
+    Priority,
+}
+
+/// Whether another rule stands in the way of this one.
+pub fn rule_clash(view: &View, rule: &RoutingRule) -> Option<RuleClash> {
+    let others = || view.rules().filter(|other| other.scope == rule.scope && other.id != rule.id);
+    if others().any(|other| other.name == rule.name) {
+        return Some(RuleClash::Name);
+    }
+    others().any(|other| other.priority == rule.priority).then_some(RuleClash::Priority)
+}
+
+/// Whether another config is for the same model and provider.
+pub fn model_config_clashes(view: &View, config: &ModelConfig) -> bool {
+    let mut same = view.model_configs_named(&config.model_name);
+    same.any(|other| other.entity.id != config.id && other.entity.provider == config.provider)
 }
 
 /// Deletes a customer. Its teams and keys stay, on their own.

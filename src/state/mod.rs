@@ -140,6 +140,7 @@ impl State {
         let current = self.snapshot();
         let (mut edits, planned) = plan(&current)?;
         edits.iter_mut().for_each(|edit| self.number_configs(edit));
+        edits.iter_mut().for_each(|edit| current.begin_later(edit, &slots));
         let mut view = current.view.clone();
         edits.iter().for_each(|edit| view.apply(edit, &mut slots));
         let outcome = commit(&current, &view, &edits, planned).inspect_err(|_| slots.roll_back())?;
@@ -209,8 +210,7 @@ impl State {
     }
 
     /// Makes `view` the current one. Limits that were there before keep their cells; new ones start
-    /// from `opening`, or from nothing. Limits in `restarts` start from nothing at an instant later than
-    /// their current window's start, so that the ledger keeps the two apart; calls in flight are charged
+    /// from `opening`, or from nothing. Limits in `restarts` start from nothing; calls in flight are charged
     /// to the window that admitted them.
     fn publish<'a>(
         &self,
@@ -293,11 +293,14 @@ impl Snapshot {
         }
     }
 
-    /// An instant for a window of the limit that begins later than its current one, and not before `now`.
-    pub fn after_start(&self, key: &LimitKey, now: Timestamp) -> Timestamp {
-        let cells = self.meters.iter().filter_map(|meter| meter.current());
-        let start = cells.filter(|cell| cell.key() == key).map(|cell| cell.start()).max();
-        start.map_or(now, |start| now.max(start.plus(1)))
+    /// A window that is begun by hand begins later than the one that it ends, so that the ledger keeps the two
+    /// apart.
+    fn begin_later(&self, edit: &mut Edit, slots: &Slots) {
+        let Edit::Restart(restart) = edit else { return };
+        let meter = slots.number(&restart.key).and_then(|number| self.meters.get(number as usize));
+        if let Some(cell) = meter.and_then(|meter| meter.current()).filter(|cell| *cell.key() == restart.key) {
+            restart.at = restart.at.max(cell.start().plus(1));
+        }
     }
 
     fn explain(&self, limit: &Limit, tally: Tally, start: Timestamp) -> Exceeded {

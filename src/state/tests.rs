@@ -426,6 +426,31 @@ fn a_change_that_panics_never_was() {
 }
 
 #[test]
+fn a_window_that_is_begun_by_hand_is_another_one() {
+    let two = || key(vec![budget("a", 100, "1h"), budget("b", 100, "1h")], None, (vec![], None));
+    let house = House::with(two());
+    let restart = |id: &str, at: i64| {
+        let key = LimitKey { id: id.into(), measure: Measure::Money };
+        house.make(vec![Edit::Restart(Restart { key, at: Timestamp::from_millis(at) })]);
+        let (snapshot, now) = (house.state.snapshot(), house.state.clock.now());
+        let caller = snapshot.view.caller(&DIGEST).unwrap();
+        let start = |limit| snapshot.tally(limit, now).1.millis() - START;
+        (house.tallies(), caller.limits.iter().map(start).collect::<Vec<_>>())
+    };
+    // Nobody was counted yet.
+    assert_eq!(restart("b", START), (vec![(0, 0), (0, 0)], vec![0, 0]));
+    house.call(60).unwrap();
+    assert_eq!(restart("b", START), (vec![(60, 0), (0, 0)], vec![0, 1]));
+    house.call(10).unwrap();
+    assert_eq!(restart("b", START), (vec![(70, 0), (0, 0)], vec![0, 2]));
+    house.hand.store(START + 9, Ordering::SeqCst);
+    assert_eq!(restart("b", START + 9), (vec![(70, 0), (0, 0)], vec![0, 9]));
+    // A limit that is gone.
+    house.publish(key(vec![], None, (vec![], None)));
+    assert_eq!(restart("b", START), (vec![], vec![]));
+}
+
+#[test]
 fn cells_of_limits_that_went_are_not_met_again() {
     let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
     house.call(60).unwrap();

@@ -5,6 +5,7 @@
 
 use super::faults::Faults;
 use super::read::Object;
+use crate::governance::cel::Checker;
 use crate::governance::entity::is_built_in_provider;
 use crate::governance::time::Timestamp;
 use crate::governance::view::View;
@@ -28,6 +29,8 @@ pub struct Change<'a> {
     pub known: &'a dyn Known,
     pub new_id: &'a mut dyn FnMut() -> String,
     pub now: Timestamp,
+    /// Of rules' expressions.
+    pub checker: &'a mut Checker,
     /// Whether objects may bring their own ids: those of the config file may, those of API bodies are ignored.
     pub own_ids: bool,
 }
@@ -49,7 +52,6 @@ impl Change<'_> {
     }
 }
 
-/// A small world that the readers' tests look things up in.
 /// What is declared is what can be referred to.
 impl Known for View {
     fn provider(&self, name: &str) -> bool {
@@ -79,6 +81,7 @@ impl Known for View {
     }
 }
 
+/// A small world that the readers' tests look things up in.
 #[cfg(test)]
 pub mod fixture {
     use super::*;
@@ -128,7 +131,10 @@ pub mod fixture {
             format!("new-{count}")
         };
         let mut faults = Faults::default();
-        let read = read(&mut Change { known: &World, new_id: &mut new_id, now, own_ids }, &mut faults);
+        let read = {
+            let checker = &mut Checker::default();
+            read(&mut Change { known: &World, new_id: &mut new_id, now, checker, own_ids }, &mut faults)
+        };
         match read.filter(|_| faults.is_empty()) {
             Some(read) => Ok(read),
             None => Err(faults.iter().map(ToString::to_string).collect()),

@@ -5,8 +5,11 @@ use super::read::{Given, Object};
 use crate::governance::money::Nanos;
 use serde_json::Value;
 
-/// No call costs more (72 million dollars) or uses more tokens.
-const MOST: i64 = 1 << 56;
+/// No call costs more, in nano-dollars (72 million dollars).
+const COST_MOST: i64 = 72_000_000_000_000_000;
+
+/// No call uses more.
+const TOKENS_MOST: i64 = 1 << 56;
 
 /// What the call really came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +28,7 @@ pub fn correction(body: &Value, faults: &mut Faults) -> Option<Correction> {
     }
     let cost = object.money("cost", faults).value();
     let cost = cost.filter(|cost| {
-        let fits = cost.get() <= MOST;
+        let fits = cost.get() <= COST_MOST;
         if !fits {
             faults.add("cost", "is more than a call can cost");
         }
@@ -33,7 +36,7 @@ pub fn correction(body: &Value, faults: &mut Faults) -> Option<Correction> {
     });
     let mut tokens = |name: &str| {
         object.integer(name, faults).value().filter(|tokens| {
-            let fits = (0..=MOST).contains(tokens);
+            let fits = (0..=TOKENS_MOST).contains(tokens);
             if !fits {
                 faults.add(name, "is no number of tokens");
             }

@@ -9,6 +9,7 @@ use super::provider::{ProviderChange, provider};
 use super::read::Object;
 use super::virtual_key::{self, VirtualKeyRead};
 use super::{client, limits, model_config, owner, price_override, provider_limits, rule};
+use crate::governance::cel::Checker;
 use crate::governance::edit::{self, Applied, Edit, EntryKey, EntryKind, Restart};
 use crate::governance::entity::{Limits, Provider, ProviderKey, ProviderLimits, RoutingRule, VirtualKey};
 use crate::governance::secret::Secret;
@@ -63,8 +64,6 @@ pub struct Around<'a> {
     pub digest: &'a dyn Fn(&[u8]) -> Digest,
     /// Of `user:password`.
     pub basic_digest: &'a dyn Fn(&str) -> Digest,
-    /// An instant for a window of a limit that begins later than its current one.
-    pub after_start: &'a dyn Fn(&LimitKey) -> Timestamp,
     /// Whether references that nothing here can look up are believed: where there is no store to ask.
     pub trusting: bool,
 }
@@ -95,6 +94,7 @@ pub fn reconcile(
         entries: HashSet::new(),
         objects: HashSet::new(),
         key_names: HashSet::new(),
+        checker: Checker::default(),
         names: None,
         around,
         faults,
@@ -124,6 +124,7 @@ struct Work<'a, 'b> {
     objects: HashSet<(EntryKind, Arc<str>)>,
     /// Names of provider keys that this file declared.
     key_names: HashSet<String>,
+    checker: Checker,
     /// Ids of virtual keys by name, made when the first one is looked for.
     names: Option<HashMap<String, Arc<str>>>,
     around: &'a mut Around<'b>,
@@ -247,8 +248,7 @@ impl Work<'_, '_> {
     fn restart(&mut self, new: &Limits, old: &Limits) {
         for budget in new.turned_to_calendar(old) {
             let key = LimitKey { id: Arc::clone(&budget.id), measure: Measure::Money };
-            let at = (self.around.after_start)(&key);
-            self.edits.push(Edit::Restart(Restart { key, at }));
+            self.edits.push(Edit::Restart(Restart { key, at: self.around.now }));
         }
     }
 
@@ -260,8 +260,8 @@ impl Work<'_, '_> {
     ) -> Option<T> {
         let mut faults = Faults::default();
         let known = Trusting { view: &self.view, trusting: self.around.trusting };
-        let mut change =
-            Change { known: &known, new_id: &mut *self.around.new_id, now: self.around.now, own_ids: true };
+        let (new_id, now, checker) = (&mut *self.around.new_id, self.around.now, &mut self.checker);
+        let mut change = Change { known: &known, new_id, now, checker, own_ids: true };
         let read = read(&declaration.value, &mut change, &mut faults);
         self.place(declaration, &faults);
         read.filter(|_| faults.is_empty())

@@ -141,7 +141,7 @@ impl<'a> Object<'a> {
 
     pub fn integer(&self, name: &str, faults: &mut Faults) -> Given<i64> {
         self.raw(name).map(|value| {
-            let found = value.as_i64();
+            let found = value.as_i64().or_else(|| whole(value.as_f64()?));
             if found.is_none() {
                 let message = match value.as_number() {
                     // A fraction, or more digits than there is room for.
@@ -274,7 +274,8 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// A number's own text, so that no digit is lost to a float of ours.
+    /// A number as text. It is the one that was sent up to fifteen significant digits, or as a whole number of
+    /// 64 bits; of what has more, the reader of JSON has made the nearest float already, or its neighbour.
     fn number(&self, name: &str, faults: &mut Faults) -> Given<String> {
         self.typed(name, "a number", faults, |value| value.as_number().map(ToString::to_string))
     }
@@ -317,6 +318,14 @@ pub fn check_whitelist(list: &[String], path: &str, faults: &mut Faults) {
     }
 }
 
+/// A float that is a whole number of 64 bits: JSON does not tell 2.0 from 2, nor does the API's document. At the
+/// very ends it may have been a longer number, which the reader of JSON rounded.
+fn whole(number: f64) -> Option<i64> {
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    #[allow(clippy::cast_possible_truncation, reason = "it has no fraction and is within bounds")]
+    (number.fract() == 0.0 && number.abs() < END).then_some(number as i64)
+}
+
 fn name_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -325,5 +334,57 @@ fn name_of(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn money(number: &str) -> Option<Nanos> {
+        let body: Value = serde_json::from_str(&format!(r#"{{"n": {number}}}"#)).unwrap();
+        let mut faults = Faults::default();
+        Object::of(&body, "", &mut faults)?.money("n", &mut faults).value().filter(|_| faults.is_empty())
+    }
+
+    #[test]
+    fn amounts_that_people_write_are_read_to_the_last_digit() {
+        let check = |number: &str, nanos: i64| assert_eq!(money(number), Some(Nanos::new(nanos)), "{number}");
+        check("0.1", 100_000_000);
+        check("1e2", 100_000_000_000);
+        check("2.5E-6", 2_500);
+        check("0.000000001", 1);
+        check("123456.123456789", 123_456_123_456_789);
+        check("9007199254", 9_007_199_254_000_000_000);
+    }
+
+    #[test]
+    fn whole_numbers_are_read_however_they_are_written() {
+        let check = |number: &str, expected: Option<i64>| {
+            let body: Value = serde_json::from_str(&format!(r#"{{"n": {number}}}"#)).unwrap();
+            let mut faults = Faults::default();
+            let read = Object::of(&body, "", &mut faults).unwrap().integer("n", &mut faults).value();
+            assert_eq!((read, faults.is_empty()), (expected, expected.is_some()), "{number}");
+        };
+        check("2", Some(2));
+        check("2.0", Some(2));
+        check("-1e3", Some(-1_000));
+        check("9223372036854775807", Some(i64::MAX));
+        check("-9223372036854775808", Some(i64::MIN));
+        check("-9223372036854775809", None);
+        check("1e18", Some(1_000_000_000_000_000_000));
+        check("2.5", None);
+        check("9223372036854775808", None);
+        check("1e19", None);
+        check("\"2\"", None);
+    }
+
+    proptest! {
+        #[test]
+        fn fifteen_digits_are_kept(digits in 0..1_000_000_000_000_000i64) {
+            let text = format!("{}.{:09}", digits / 1_000_000_000, digits % 1_000_000_000);
+            prop_assert_eq!(money(&text), Some(Nanos::new(digits)));
+        }
     }
 }

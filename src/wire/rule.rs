@@ -3,7 +3,6 @@
 use super::change::Change;
 use super::faults::Faults;
 use super::read::{Given, Object};
-use crate::governance::cel;
 use crate::governance::entity::{RoutingRule, RuleScope, RuleTarget, Weight};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -25,7 +24,7 @@ pub fn rule(
     let body = Object::of(body, "", faults)?;
     let name = read_name(&body, base, faults);
     let description = body.description(base.map(|base| &*base.description), faults);
-    let expression = read_expression(&body, base, faults);
+    let (expression, fault) = read_expression(&body, base, change, faults);
     let targets = read_targets(&body, base, change, faults);
     let fallbacks = read_fallbacks(&body, base.and_then(|base| base.fallbacks.as_ref()), change, faults);
     let scope = read_scope(&body, base.map(|base| &base.scope), change, faults);
@@ -41,6 +40,7 @@ pub fn rule(
         description,
         enabled,
         expression,
+        fault,
         targets,
         fallbacks,
         scope: scope?,
@@ -63,14 +63,19 @@ fn read_name(body: &Object<'_>, base: Option<&RoutingRule>, faults: &mut Faults)
 }
 
 /// What is stored already is not checked again: a rule that could not be stored today can still be disabled.
-fn read_expression(body: &Object<'_>, base: Option<&RoutingRule>, faults: &mut Faults) -> String {
+fn read_expression(
+    body: &Object<'_>,
+    base: Option<&RoutingRule>,
+    change: &mut Change<'_>,
+    faults: &mut Faults,
+) -> (String, Option<String>) {
     let Some(text) = body.text("cel_expression", faults).value() else {
-        return base.map_or_else(String::new, |base| base.expression.clone());
+        return base.map(|base| (base.expression.clone(), base.fault.clone())).unwrap_or_default();
     };
-    if let Err(error) = cel::check(text) {
+    if let Err(error) = change.checker.check(text) {
         faults.add(body.path("cel_expression"), error.to_string());
     }
-    text.to_owned()
+    (text.to_owned(), None)
 }
 
 /// The whole list, which an update replaces.

@@ -366,6 +366,7 @@ fn only_what_was_done_is_logged() {
             known: &View::default(),
             new_id: &mut || "one".to_owned(),
             now: Timestamp::default(),
+            checker: &mut crate::governance::cel::Checker::default(),
             own_ids: true,
         };
         let read = crate::wire::owner::customer(&body, None, &mut change, &mut faults).unwrap();

@@ -1,6 +1,23 @@
 use super::*;
 use proptest::prelude::*;
 
+fn check(source: &str) -> Result<(), ExpressionError> {
+    Checker::default().check(source)
+}
+
+#[test]
+fn one_checker_checks_many() {
+    let mut checker = Checker::default();
+    for n in 0..100 {
+        assert_eq!(checker.check(&format!("budget_used > {n}")), Ok(()));
+        let wrong = checker.check(&format!("{}nope", " ".repeat(n)));
+        let message = "there is no variable 'nope'".to_owned();
+        assert_eq!(wrong, Err(ExpressionError::At { line: 1, column: n + 1, message }));
+        assert_eq!(checker.check(""), Ok(()));
+        assert_eq!(checker.check(&"x".repeat(SOURCE_BYTES_MAX + 1)), Err(ExpressionError::TooLong));
+    }
+}
+
 #[test]
 fn conditions_are_accepted() {
     for good in [
@@ -92,12 +109,12 @@ fn everything_else_is_refused_with_its_place() {
     check("['a'].exists(x, ['b'].exists(y, x == y))", 1, 29, "a loop (all, exists, exists_one, filter, map) may not");
     check("['a'].map(x, x + x).map(x, x + x) == []", 1, 10, "a loop (all, exists, exists_one, filter, map) may not");
     let nested = |n: usize| format!("{}true{}", "(".repeat(n), ")".repeat(n));
-    assert_eq!(super::check(&nested(DEPTH_MAX)), Ok(()));
+    assert_eq!(self::check(&nested(DEPTH_MAX)), Ok(()));
     check(&nested(DEPTH_MAX + 1), 1, 49, "it nests deeper than 48 levels");
     check(&format!("{}1 > 0", "1 + ".repeat(47)), 1, 1, "it nests deeper than 48 levels");
-    assert_eq!(super::check(&format!("{}1 > 0", "1 + ".repeat(46))), Ok(()));
+    assert_eq!(self::check(&format!("{}1 > 0", "1 + ".repeat(46))), Ok(()));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(super::check(&" ".repeat(SOURCE_BYTES_MAX + 1)), Err(ExpressionError::TooLong));
+    assert_eq!(self::check(&" ".repeat(SOURCE_BYTES_MAX + 1)), Err(ExpressionError::TooLong));
 }
 
 #[test]

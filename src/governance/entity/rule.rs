@@ -14,6 +14,8 @@ pub struct RoutingRule {
     pub enabled: bool,
     /// CEL, as it was written. Empty: always.
     pub expression: String,
+    /// Why it is not evaluated, if it was stored by another version and this one cannot read it.
+    pub fault: Option<String>,
     /// At least one; their weights sum to one.
     pub targets: Vec<RuleTarget>,
     /// `provider/model`, `provider/` or `provider`. Absent: the request's own stay.

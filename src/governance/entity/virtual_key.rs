@@ -1,6 +1,6 @@
 //! The credential that a client presents, and what it may use.
 
-use super::{Budget, KeySet, Limits, ModelSet, Weight};
+use super::{KeySet, Limits, ModelSet, Weight};
 use crate::governance::time::Timestamp;
 use std::sync::Arc;
 
@@ -32,24 +32,6 @@ pub struct VirtualKey {
     pub config_hash: String,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-}
-
-impl VirtualKey {
-    /// Its own limits, and those of its provider configs.
-    pub fn all_limits(&self) -> impl Iterator<Item = &Limits> {
-        std::iter::once(&self.limits).chain(self.provider_configs.iter().map(|config| &config.limits))
-    }
-
-    /// Its own budgets, and those of its provider configs.
-    pub fn all_budgets(&self) -> impl Iterator<Item = &Budget> {
-        self.all_limits().flat_map(|limits| &limits.budgets)
-    }
-
-    /// Budgets that follow the calendar now and did not in `old`: that starts their usage from nothing.
-    pub fn budgets_turned_to_calendar<'a>(&'a self, old: &'a VirtualKey) -> impl Iterator<Item = &'a Budget> {
-        let rolling = |id: &Arc<str>| old.all_budgets().any(|was| was.id == *id && !was.window.is_aligned());
-        self.all_budgets().filter(move |budget| budget.window.is_aligned() && rolling(&budget.id))
-    }
 }
 
 /// What a virtual key may use of one provider.

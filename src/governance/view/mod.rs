@@ -211,6 +211,12 @@ impl View {
         self.model_configs.values()
     }
 
+    /// Those for models of exactly this name.
+    pub fn model_configs_named(&self, name: &str) -> impl Iterator<Item = &Arc<Governed<ModelConfig>>> {
+        let found = self.models.get(name).into_iter().flatten();
+        found.filter(move |governed| *governed.entity.model_name == *name)
+    }
+
     pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.get(name)
     }

@@ -165,6 +165,7 @@ fn rule(id: &str, scope: RuleScope) -> Edit {
         description: String::new(),
         enabled: true,
         expression: String::new(),
+        fault: None,
         targets: vec![],
         fallbacks: None,
         scope,
@@ -317,6 +318,38 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_must_be_unique_is_told() {
+    let named = |id: &str, name: &str, scope: RuleScope, priority: i64| {
+        let Edit::RoutingRule(rule) = rule(id, scope) else { unreachable!("a rule was made") };
+        RoutingRule { name: name.to_owned(), priority, ..RoutingRule::clone(&rule) }
+    };
+    let team = || RuleScope::Team("t1".into());
+    let (view, _) = built(&[
+        Edit::RoutingRule(Arc::new(named("a", "one", RuleScope::Global, 1))),
+        Edit::RoutingRule(Arc::new(named("b", "two", team(), 2))),
+        model_config("here", "m", Some("openai")),
+        model_config("any", "openai/m", None),
+    ]);
+    let check = |rule: RoutingRule, clash| assert_eq!(edit::rule_clash(&view, &rule), clash, "{rule:?}");
+    check(named("a", "one", RuleScope::Global, 1), None);
+    check(named("c", "one", RuleScope::Global, 1), Some(edit::RuleClash::Name));
+    check(named("c", "two", RuleScope::Global, 1), Some(edit::RuleClash::Priority));
+    check(named("c", "two", RuleScope::Global, 2), None);
+    check(named("c", "two", team(), 3), Some(edit::RuleClash::Name));
+    check(named("c", "two", RuleScope::Team("t2".into()), 2), None);
+    let check = |id: &str, model: &str, provider: Option<&str>, clashes: bool| {
+        let Edit::ModelConfig(config) = model_config(id, model, provider) else { unreachable!("a config was made") };
+        assert_eq!(edit::model_config_clashes(&view, &config), clashes, "{id} {model} {provider:?}");
+    };
+    check("here", "m", Some("openai"), false);
+    check("new", "m", Some("openai"), true);
+    check("new", "m", None, false);
+    check("new", "m", Some("azure"), false);
+    check("new", "openai/m", None, true);
+    check("any", "openai/m", None, false);
 }
 
 #[test]

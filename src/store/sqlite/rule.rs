@@ -1,7 +1,7 @@
 //! Routing rules as rows.
 
 use super::row::{damaged, each, execute, exists, instant, json};
-use crate::governance::cel;
+use crate::governance::cel::Checker;
 use crate::governance::edit::Edit;
 use crate::governance::entity::{RoutingRule, RuleScope, RuleTarget, Weight};
 use crate::store::{StoreError, StoreErrorKind};
@@ -22,12 +22,12 @@ struct StoredTarget {
 
 /// A rule that does not read any more is disabled rather than keeping everything else from starting.
 pub(super) fn load(db: &Connection, edits: &mut Vec<Edit>, warnings: &mut Vec<String>) -> Result<(), StoreError> {
+    let mut checker = Checker::default();
     each(db, "SELECT * FROM routing_rules", |row| {
         let (mut rule, mut faults) = read(row)?;
-        if rule.enabled
-            && let Err(error) = cel::check(&rule.expression)
-        {
-            faults.push(error.to_string());
+        rule.fault = checker.check(&rule.expression).err().map(|error| error.to_string());
+        if rule.enabled {
+            faults.extend(rule.fault.clone());
         }
         if !faults.is_empty() {
             rule.enabled = false;
@@ -56,6 +56,7 @@ fn read(row: &Row<'_>) -> Result<(RoutingRule, Vec<String>), StoreError> {
         description: row.get("description")?,
         enabled: row.get("enabled")?,
         expression: row.get("expression")?,
+        fault: None,
         targets: Vec::<StoredTarget>::into_iter(targets).map(RuleTarget::from).collect(),
         fallbacks,
         scope: RuleScope::of(&scope.0, scope.1.as_deref()).ok_or_else(|| damaged("routing rule", &id))?,

@@ -113,6 +113,7 @@ pub(super) fn rule(id: &str, name: &str, priority: i64) -> RoutingRule {
         description: "described".into(),
         enabled: true,
         expression: "model == 'gpt-4o'".into(),
+        fault: None,
         targets: vec![target(Some("openai"), 333_333), target(None, 666_667)],
         fallbacks: Some(vec!["anthropic/".into()]),
         scope: RuleScope::Global,
@@ -447,19 +448,28 @@ fn a_damaged_row_is_named() {
 
 #[test]
 fn a_rule_that_does_not_read_is_disabled() {
-    let check = |sql: &str, says: &str| {
+    let loaded = |enabled: bool, sql: &str| {
         let house = House::new();
-        house.apply(&[Edit::RoutingRule(Arc::new(rule("r", "rule", 1)))]).unwrap();
+        house.apply(&[Edit::RoutingRule(Arc::new(RoutingRule { enabled, ..rule("r", "rule", 1) }))]).unwrap();
         house.raw_execute(sql);
         let loaded = house.store.load().unwrap();
         let [Edit::RoutingRule(read)] = &loaded.edits[..] else { panic!("{loaded:?}") };
         assert!(!read.enabled);
-        let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+        (Arc::clone(read), loaded.warnings)
+    };
+    let check = |sql: &str, says: &str| {
+        let (rule, warnings) = loaded(true, sql);
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
         assert!(warning.starts_with("routing rule 'rule' (r) is disabled: ") && warning.contains(says), "{warning}");
         assert!(!warning.contains('\n'), "{warning}");
+        // One that was off before needs no word for what it is not evaluated for anyway.
+        let (off, warnings) = loaded(false, sql);
+        assert_eq!((&off, warnings.is_empty()), (&rule, rule.fault.is_some()), "{sql}");
+        rule
     };
-    check("UPDATE routing_rules SET expression = 'model =='", "of the expression");
-    check("UPDATE routing_rules SET targets = 'x'", "its targets cannot be read");
+    let fault = check("UPDATE routing_rules SET expression = 'model =='", "of the expression").fault.clone();
+    assert!(fault.is_some_and(|fault| fault.starts_with("at line 1, column 9 of the expression: ")));
+    assert_eq!(check("UPDATE routing_rules SET targets = 'x'", "its targets cannot be read").fault, None);
     check("UPDATE routing_rules SET fallbacks = '[1]'", "its fallbacks cannot be read");
     check("UPDATE routing_rules SET query = '{'", "its query cannot be read");
 }

@@ -30,6 +30,12 @@ pub(super) fn read(
     }
     let named = proxy.text("type", faults).value().unwrap_or_default();
     let said = |name: &str| proxy.raw(name).value().is_some_and(|value| !is_blank(value));
+    if named.is_empty() || named == "none" {
+        // What is there counts for nothing, but is of its type.
+        for name in PROXY.iter().filter(|name| **name != "type") {
+            proxy.text(name, faults);
+        }
+    }
     if named == "none" || (named.is_empty() && PROXY.iter().all(|name| !said(name))) {
         return None;
     }
