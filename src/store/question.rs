@@ -17,16 +17,8 @@ pub const UNITS: [&str; 9] = [
 ];
 
 /// Of those, the ones that have a price of their own.
-pub const PRICED: [&str; 8] = [
-    "input",
-    "cache_read",
-    "cache_write",
-    "cache_write_long",
-    "audio_input",
-    "image_input",
-    "output",
-    "audio_output",
-];
+pub const PRICED: [&str; 8] =
+    ["input", "cache_read", "cache_write", "cache_write_long", "audio_input", "image_input", "output", "audio_output"];
 
 /// Which entries. What is absent selects everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The database as a file: copied while calls run, put back, and summed up again, by the real program.
 
 use crate::binary::{Program, Served, stderr, stdout, tollgate};
-use crate::fake::answers::Good;
 use crate::fake::Gate;
+use crate::fake::answers::Good;
 use crate::house::{Dir, chat, chat_stream, eventually, runtime, soon};
 use rusqlite::Connection;
 use std::os::unix::fs::PermissionsExt;

@@ -122,7 +122,10 @@ async fn sums_are_told_apart_by_what_is_asked() {
     assert_eq!(calls(&by_model, "model"), [(json!("=m,\"x\""), 1), (json!("m"), 2), (json!("n"), 1)]);
     assert_eq!((&by_model["count"], &by_model["total"]["calls"]), (&json!(3), &json!(4)));
     assert_eq!((&by_model["group_by"], &by_model["complete_from"]), (&json!(["model"]), &Value::Null));
-    assert_eq!((&by_model["groups"][1]["cost"], &by_model["total"]["cost"]), (&json!(0.000707502), &json!(0.001415004)));
+    assert_eq!(
+        (&by_model["groups"][1]["cost"], &by_model["total"]["cost"]),
+        (&json!(0.000707502), &json!(0.001415004))
+    );
     assert_eq!(by_model["total"]["usage"]["output"], 40);
     let hours = sums("group_by=hour,virtual_key").await;
     assert_eq!(calls(&hours, "virtual_key_id"), [(json!("vk"), 3), (Value::Null, 1)]);
@@ -217,7 +220,8 @@ async fn a_cost_is_explained() {
 async fn a_settled_call_is_in_the_ledger_with_its_team() {
     let house = House::new();
     let team = house.post("/api/governance/teams", json!({"name": "t"})).await.one("team");
-    let key = house.create(json!({"name": "k", "team_id": team["id"], "budget": {"max_limit": 1, "reset_duration": "1d"}}));
+    let key =
+        house.create(json!({"name": "k", "team_id": team["id"], "budget": {"max_limit": 1, "reset_duration": "1d"}}));
     let key = key.await.key();
     house.spend(text(&key["value"]), 7);
     let mut page = Value::Null;

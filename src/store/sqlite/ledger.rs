@@ -101,8 +101,7 @@ fn append(tx: &Transaction<'_>, interned: &mut Interned, batch: &[Entry]) -> Res
     let mut sums = Rollup::default();
     let mut fresh = Vec::with_capacity(batch.len());
     for entry in batch {
-        let numbers =
-            (interned.account(tx, &entry.tag)?, interned.charge(tx, entry)?, interned.price(tx, entry)?);
+        let numbers = (interned.account(tx, &entry.tag)?, interned.charge(tx, entry)?, interned.price(tx, entry)?);
         // Known already: this batch, or a part of it, is here for the second time.
         if !insert(tx, entry, numbers)? {
             continue;

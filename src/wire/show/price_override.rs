@@ -22,7 +22,8 @@ pub fn price_override(over: &PricingOverride) -> Value {
     object.insert("match_type".into(), match_type.into());
     object.insert("pattern".into(), pattern.into());
     object.insert("request_types".into(), over.request_kinds.iter().copied().map(RequestKind::as_str).collect());
-    let patch: Map<String, Value> = over.patch.iter().map(|(name, price)| ((*name).to_owned(), picos(price.times(1)))).collect();
+    let patch: Map<String, Value> =
+        over.patch.iter().map(|(name, price)| ((*name).to_owned(), picos(price.times(1)))).collect();
     let patch = Value::Object(patch);
     object.insert("pricing_patch".into(), patch.to_string().into());
     object.insert("patch".into(), patch);
