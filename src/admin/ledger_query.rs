@@ -11,7 +11,7 @@ use super::query::Query;
 use crate::governance::money::Picos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
-use crate::store::{Cursor, Group, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, PRICED, UNITS};
+use crate::store::{Cursor, Group, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
 use crate::wire::show::{dollars, picos};
 use axum::Json;
 use axum::extract::State;
@@ -69,7 +69,7 @@ pub(super) async fn ask(State(admin): State<Admin>, uri: Uri, headers: HeaderMap
     let Question { filter, after, explain, .. } = question;
     let limit = question.limit.map_or(PAGE, |limit| limit.min(PAGE_MAX));
     // One more than the page tells whether there is another one.
-    let mut entries = admin.blocking(move |admin| Ok(admin.store.ledger_entries(&filter, after, limit + 1)?)).await?;
+    let mut entries = admin.asking(move |store| store.ledger_entries(&filter, after, limit + 1)).await?;
     let more = entries.len() > limit;
     entries.truncate(limit);
     let next = entries.last().filter(|_| more).map(|last| cursor_text(cursor(last)));
@@ -80,7 +80,7 @@ pub(super) async fn ask(State(admin): State<Admin>, uri: Uri, headers: HeaderMap
 async fn sums(admin: Admin, question: Question) -> Result<Response, ApiError> {
     let Question { filter, groups, csv, .. } = question;
     let by = groups.clone();
-    let found = admin.blocking(move |admin| Ok(admin.store.ledger_sums(&filter, &by, GROUPS_MAX)?)).await?;
+    let found = admin.asking(move |store| store.ledger_sums(&filter, &by, GROUPS_MAX)).await?;
     let sums = found.ok_or_else(|| {
         let message =
             format!("Invalid group_by parameter: gives more than {GROUPS_MAX} groups; ask for a shorter span");
@@ -199,6 +199,7 @@ fn entry(entry: &LedgerEntry, explain: bool) -> Value {
         "estimated": entry.estimated,
         "tier": entry.tier,
         "usage": usage(&entry.units),
+        "other": entry.other,
         "cost": dollars(entry.cost),
         "corrects": entry.corrects.map(|id| format!("{id:032x}")),
     });
@@ -208,14 +209,16 @@ fn entry(entry: &LedgerEntry, explain: bool) -> Value {
     shown
 }
 
-/// What the cost is made of, by kind of unit. Absent where that is not known, or does not come to the cost.
+/// What the cost is made of, by kind of unit, tokens first. Absent where that is not known, or does not come to
+/// the cost.
 fn parts(entry: &LedgerEntry) -> Option<Vec<Value>> {
-    let rates = entry.rates?;
+    let rates = entry.rates.as_ref()?;
     let mut sum = Picos::default();
     let mut parts = Vec::new();
-    for (name, rate) in PRICED.into_iter().zip(rates) {
-        let place = UNITS.into_iter().position(|unit| unit == name)?;
-        let units = u64::try_from(entry.units[place]).ok()?;
+    let tokens = UNITS.into_iter().filter(|name| rates.contains_key(*name));
+    let rest = rates.keys().map(String::as_str).filter(|name| !UNITS.contains(name));
+    for name in tokens.chain(rest) {
+        let (rate, units) = (*rates.get(name)?, entry.units_of(name)?);
         let cost = rate.times(units);
         sum = sum + cost;
         if units > 0 {

@@ -37,11 +37,14 @@ pub(super) fn restore(config: &Path, from: &Path) -> Result<(), Failed> {
         store::restore(from, &settings.path, &encryption_key(&settings, &data_dir)?, &lock)
     };
     let kept = run().map_err(|error| failed(&error))?;
-    let place = settings.path.display();
-    match kept {
-        Some(kept) => println!("{place}: restored from {}; what was there is now {}", from.display(), kept.display()),
-        None => println!("{place}: restored from {}", from.display()),
+    let mut said = format!("{}: restored from {}", settings.path.display(), from.display());
+    if let Some(old) = kept.database {
+        said.push_str(&format!("; what was there is now {}", old.display()));
     }
+    if kept.journal {
+        said.push_str("; calls that a killed server left in its journal stay with that, and are not charged to this");
+    }
+    println!("{said}");
     Ok(())
 }
 

@@ -75,6 +75,12 @@ impl Usage {
         self.input_total().saturating_add(self.output_total())
     }
 
+    /// What was consumed that is no token and has no column in the ledger, by the name that entries and prices
+    /// give it. All that a cost is made of is either here or a token.
+    pub fn other(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        std::iter::empty()
+    }
+
     /// An estimate of plain text tokens.
     pub fn estimated(input: u64, output: u64) -> Usage {
         Usage { input, output, source: Source::Estimated, ..Usage::default() }

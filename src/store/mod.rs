@@ -26,9 +26,9 @@ use std::sync::Arc;
 
 pub use follow::Follow;
 pub use lock::DataLock;
-pub use question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, PRICED, UNITS};
+pub use question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
 pub use record::{Actual, AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay, UnresolvedEntry};
-pub use sqlite::{Store, Verified, backup, restore, verify};
+pub use sqlite::{Kept, Store, Verified, backup, restore, verify};
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.
 pub trait Ledger: Send {
@@ -78,6 +78,8 @@ pub enum StoreErrorKind {
     WrongEncryptionKey,
     /// Another process kept it locked for longer than we wait.
     Busy,
+    /// A question to the ledger was ended because it took too long.
+    TooLong,
     /// Another object of the kind has this name, or what else there may be one of.
     NameTaken,
     /// Another virtual key has this value.

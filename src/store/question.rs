@@ -2,6 +2,7 @@
 
 use crate::governance::money::{Nanos, Rate};
 use crate::governance::time::Timestamp;
+use std::collections::BTreeMap;
 
 /// What is counted in an entry, by the names of the ledger's columns. `reasoning` is part of `output`.
 pub const UNITS: [&str; 9] = [
@@ -63,8 +64,10 @@ pub struct LedgerEntry {
     /// In the order of `UNITS`.
     pub units: [i64; UNITS.len()],
     pub cost: Nanos,
-    /// What one unit of each of `PRICED` cost. Absent: it had no price, or that is not known.
-    pub rates: Option<[Rate; PRICED.len()]>,
+    /// What else it consumed, by name.
+    pub other: BTreeMap<String, u64>,
+    /// What one unit cost, by its name among `UNITS` or in `other`. Absent: it had no price, or that is not known.
+    pub rates: Option<BTreeMap<String, Rate>>,
     /// The entry that this one corrects; its figures are then differences.
     pub corrects: Option<u128>,
 }
@@ -79,6 +82,18 @@ pub enum Group {
     Customer,
     Provider,
     Model,
+}
+
+impl LedgerEntry {
+    /// How many units of this name it consumed; none of a name that nobody knows. Absent of a correction, whose
+    /// figures are differences.
+    pub fn units_of(&self, name: &str) -> Option<u64> {
+        let column = UNITS.into_iter().position(|unit| unit == name);
+        match column {
+            Some(place) => u64::try_from(self.units[place]).ok(),
+            None => Some(self.other.get(name).copied().unwrap_or(0)),
+        }
+    }
 }
 
 impl Group {

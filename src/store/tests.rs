@@ -3,6 +3,7 @@
 mod audit;
 mod books;
 mod changes;
+mod copies;
 mod entities;
 mod journal;
 mod ledger;

@@ -100,6 +100,45 @@ fn a_copy_is_made_while_calls_run_and_brings_the_balances_back() {
 }
 
 #[test]
+fn what_a_killed_server_left_open_is_not_charged_to_a_restored_database() {
+    runtime().block_on(async {
+        let mut served = Served::with_limit("100").await;
+        for _ in 0..2 {
+            assert_eq!(served.post(&chat()).send().await.unwrap().status(), 200);
+        }
+        served.written(2).await;
+        let (copy, dir) = (served.dir.path().join("copy.db"), served.dir.path().to_owned());
+        good(&served.config, &["backup", copy.to_str().unwrap()]);
+        // One more is settled, and one is open, when the process dies.
+        assert_eq!(served.post(&chat()).send().await.unwrap().status(), 200);
+        served.fake.script([Good::gated(&Gate::new())]);
+        let mut open = served.post(&chat_stream()).send().await.unwrap();
+        soon("a chunk", open.chunk()).await.unwrap().unwrap();
+        served.program.signal("KILL");
+        served.program.end().await;
+        let said = good(&served.config, &["restore", copy.to_str().unwrap()]);
+        assert!(said.contains("tollgate.db.before-restore; calls that a killed server left in its journal"), "{said}");
+        let journal = [dir.join("tollgate.journal"), dir.join("tollgate.journal.before-restore")];
+        assert_eq!(journal.clone().map(|path| path.exists()), [false, true]);
+        served.again(&[]);
+        served.ready().await;
+        assert_eq!(served.spent().await, 2 * CALL);
+        assert!(verified(&served.config).contains("(2 entries"));
+        // Both belong together still: put back, the open call is charged to the books that it was admitted under.
+        served.program.signal("TERM");
+        served.program.end().await;
+        let old = dir.join("tollgate.db.before-restore");
+        let said = good(&served.config, &["restore", old.to_str().unwrap()]);
+        assert!(said.contains("tollgate.db.before-restore-1") && !said.contains("journal"), "{said}");
+        std::fs::rename(&journal[1], &journal[0]).unwrap();
+        served.again(&[]);
+        served.ready().await;
+        assert!(served.spent().await > 3 * CALL, "{}", served.spent().await);
+        assert!(verified(&served.config).contains("(4 entries"));
+    });
+}
+
+#[test]
 fn verify_finds_a_tampered_balance_and_a_deleted_entry() {
     runtime().block_on(async {
         let mut served = Served::start().await;

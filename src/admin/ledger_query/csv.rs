@@ -10,6 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
+use serde_json::json;
 use std::io;
 
 /// Entries read at a time.
@@ -38,7 +39,7 @@ pub(super) async fn entries(
     limit: Option<usize>,
 ) -> Result<Response, ApiError> {
     let mut text = String::new();
-    line(&mut text, ENTRY.into_iter().chain(UNITS).chain(["cost", "corrects"]));
+    line(&mut text, ENTRY.into_iter().chain(UNITS).chain(["cost", "corrects", "other"]));
     // What is wrong is seen before the answer begins.
     let mut export = Export { admin, filter, after, left: limit.unwrap_or(usize::MAX), done: false };
     text.push_str(&export.page().await?);
@@ -57,7 +58,7 @@ struct Export {
 impl Export {
     async fn page(&mut self) -> Result<String, ApiError> {
         let (filter, after, most) = (self.filter.clone(), self.after, self.left.min(PAGE));
-        let entries = self.admin.blocking(move |admin| Ok(admin.store.ledger_entries(&filter, after, most)?)).await?;
+        let entries = self.admin.asking(move |store| store.ledger_entries(&filter, after, most)).await?;
         self.left -= entries.len();
         self.after = entries.last().map(cursor);
         self.done = entries.len() < most || self.left == 0;
@@ -91,7 +92,8 @@ fn entry(text: &mut String, entry: &LedgerEntry) {
     let corrects = entry.corrects.map(|id| format!("{id:032x}")).unwrap_or_default();
     let fields = named.into_iter().chain(rest).map(Field::Text);
     let numbers = units.iter().chain([&cost, &corrects]).map(|number| Field::Number(number));
-    fields_line(text, fields.chain(numbers));
+    let other = if entry.other.is_empty() { String::new() } else { json!(entry.other).to_string() };
+    fields_line(text, fields.chain(numbers).chain([Field::Text(&other)]));
 }
 
 /// All groups, without their total.
@@ -140,7 +142,7 @@ fn fields_line<'a>(text: &mut String, fields: impl Iterator<Item = Field<'a>>) {
 
 /// Callers choose the names of models: what a spreadsheet would run as a formula gets an apostrophe in front.
 fn quote(text: &mut String, value: &str) {
-    let formula = value.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let formula = value.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
     let quoted = formula || value.contains([',', '"', '\r', '\n']);
     if !quoted {
         return text.push_str(value);

@@ -74,7 +74,7 @@ async fn entries_come_by_page_and_filter() {
         "id": format!("{:032x}", 2), "admitted_at": "2023-11-14T22:13:20.005Z", "settled_at": "2023-11-14T22:13:21.505Z",
         "virtual_key_id": "vk", "team_id": "blue", "customer_id": "acme", "provider": "local", "model": "n",
         "request_type": "chat_completion", "ending": "completed", "estimated": false, "tier": "standard",
-        "usage": usage, "cost": 0.000353751, "corrects": null,
+        "usage": usage, "other": {}, "cost": 0.000353751, "corrects": null,
     });
     assert_eq!(all["entries"][2], second);
     let mut path = format!("{LEDGER}?limit=3");
@@ -149,9 +149,9 @@ async fn both_come_as_csv() {
     assert_eq!(reply.header("content-disposition"), Some("attachment; filename=\"ledger.csv\""));
     let expected = "id,admitted_at,settled_at,virtual_key_id,team_id,customer_id,provider,model,request_type,ending,\
                     estimated,tier,input,cache_read,cache_write,cache_write_long,audio_input,image_input,output,\
-                    reasoning,audio_output,cost,corrects\r\n\
+                    reasoning,audio_output,cost,corrects,other\r\n\
                     00000000000000000000000000000001,2023-11-14T22:13:20Z,2023-11-14T22:13:21.500Z,vk,blue,,local,m,\
-                    chat_completion,completed,false,standard,100,3,0,0,0,0,10,4,0,0.000353751,\r\n";
+                    chat_completion,completed,false,standard,100,3,0,0,0,0,10,4,0,0.000353751,,\r\n";
     assert_eq!(reply.text, expected);
     let sums = house.call_with(Method::GET, &format!("{LEDGER}?group_by=model"), &[("accept", "text/csv")], "").await;
     let expected = "model,calls,input,cache_read,cache_write,cache_write_long,audio_input,image_input,output,\

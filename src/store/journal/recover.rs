@@ -145,6 +145,15 @@ pub(super) fn recover(
     Ok(recovered)
 }
 
+/// Whether calls stand in this journal, or what cannot be read and may be such.
+pub(super) fn holds_calls(file: &File) -> bool {
+    match Header::read(file) {
+        Ok(Ok(None)) => false,
+        Ok(Ok(Some(header))) => Image { file, slots: header.slots }.read().map_or(true, |found| !found.is_empty()),
+        Ok(Err(_)) | Err(_) => true,
+    }
+}
+
 fn bring_in(
     left: Vec<Option<Left>>,
     recovered: &mut Recovered,

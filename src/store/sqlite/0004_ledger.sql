@@ -28,13 +28,16 @@ CREATE TABLE ledger_charge_limits (
 -- The prices that calls were charged by, each combination once, in trillionths of a dollar for one unit.
 CREATE TABLE ledger_prices (
     id    INTEGER PRIMARY KEY,
-    rates TEXT NOT NULL UNIQUE -- JSON array, in the order of the ledger's columns
+    rates TEXT NOT NULL UNIQUE -- JSON object: by the name of a column of the ledger, or of a member of its `other`
 ) STRICT;
 
 ALTER TABLE ledger ADD COLUMN account INTEGER; -- NULL in none that this version writes
 ALTER TABLE ledger ADD COLUMN charged INTEGER; -- NULL: not known, or no limit
 ALTER TABLE ledger ADD COLUMN price INTEGER;   -- NULL: not known, or no price
-CREATE INDEX ledger_by_time ON ledger (admitted_at);
+-- What a call consumed that no column counts: a JSON object of whole numbers. NULL: nothing, as in most.
+ALTER TABLE ledger ADD COLUMN other TEXT;
+-- In the order of pages; with the account, so that most filters look at nothing else.
+CREATE INDEX ledger_by_time ON ledger (admitted_at, id, account);
 
 -- Charges that do not follow the rule by which windows are found and amounts are read from entries.
 CREATE TABLE ledger_strays (
@@ -46,6 +49,27 @@ CREATE TABLE ledger_strays (
     PRIMARY KEY (entry, limit_id, measure)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX ledger_strays_by_limit ON ledger_strays (limit_id, measure, window_start);
+
+-- Limits that were deleted, or put out of force, at some time. One that is made again under the same id has entries
+-- and no window; any other one that has is short of its balance. (OR IGNORE would give way to what the statement that
+-- wakes a trigger says about conflicts.)
+CREATE TABLE ledger_gone (
+    limit_id TEXT NOT NULL,
+    measure  TEXT NOT NULL,
+    PRIMARY KEY (limit_id, measure)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER ledger_budget_gone AFTER DELETE ON budgets BEGIN
+    INSERT INTO ledger_gone VALUES (OLD.id, 'money') ON CONFLICT DO NOTHING;
+END;
+CREATE TRIGGER ledger_rate_limit_gone AFTER DELETE ON rate_limits BEGIN
+    INSERT INTO ledger_gone VALUES (OLD.id, 'tokens'), (OLD.id, 'requests') ON CONFLICT DO NOTHING;
+END;
+CREATE TRIGGER ledger_tokens_gone AFTER UPDATE OF tokens_max ON rate_limits WHEN NEW.tokens_max IS NULL BEGIN
+    INSERT INTO ledger_gone VALUES (OLD.id, 'tokens') ON CONFLICT DO NOTHING;
+END;
+CREATE TRIGGER ledger_requests_gone AFTER UPDATE OF requests_max ON rate_limits WHEN NEW.requests_max IS NULL BEGIN
+    INSERT INTO ledger_gone VALUES (OLD.id, 'requests') ON CONFLICT DO NOTHING;
+END;
 
 -- The part of `spent` that no entry accounts for any more, and when the latest call in the window was admitted.
 ALTER TABLE balances ADD COLUMN carried INTEGER NOT NULL DEFAULT 0;

@@ -9,7 +9,7 @@ use super::row::{damaged, instant};
 use crate::governance::money::{Nanos, Rate};
 use crate::governance::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::question::{Cursor, Group, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, PRICED, UNITS};
+use crate::store::question::{Cursor, Group, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 use std::collections::BTreeMap;
@@ -70,14 +70,19 @@ fn entry(row: &Row<'_>) -> Result<LedgerEntry, StoreError> {
         tier: row.get("tier")?,
         units,
         cost: Nanos::new(row.get("cost_nanos")?),
+        other: row.get::<_, Option<String>>("other")?.map_or_else(|| Ok(BTreeMap::new()), |text| numbers(&text))?,
         rates: row.get::<_, Option<String>>("rates")?.map(|text| rates(&text)).transpose()?,
         corrects: row.get::<_, Option<Vec<u8>>>("corrects")?.map(number).transpose()?,
     })
 }
 
-fn rates(text: &str) -> Result<[Rate; PRICED.len()], StoreError> {
-    let picos: [u64; PRICED.len()] = serde_json::from_str(text).map_err(|_| damaged("price", text))?;
-    Ok(picos.map(Rate::new))
+fn rates(text: &str) -> Result<BTreeMap<String, Rate>, StoreError> {
+    Ok(numbers(text)?.into_iter().map(|(name, picos)| (name, Rate::new(picos))).collect())
+}
+
+/// Numbers by name, as JSON.
+fn numbers(text: &str) -> Result<BTreeMap<String, u64>, StoreError> {
+    serde_json::from_str(text).map_err(|_| damaged("list of units or prices", text))
 }
 
 /// Where sums are taken from, and for which span.

@@ -9,8 +9,9 @@ use crate::governance::money::Rate;
 use crate::governance::view::LimitKey;
 use crate::state::outbox::{CallTag, Entry};
 use crate::store::StoreError;
+use crate::store::question::PRICED;
 use rusqlite::{Transaction, params};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Combinations remembered; looking one up again costs a moment.
@@ -75,7 +76,8 @@ impl Interned {
         if let Some(known) = self.prices.get(&rates) {
             return Ok(Some(*known));
         }
-        let text = json(&rates.map(Rate::get));
+        let named: BTreeMap<&str, u64> = PRICED.into_iter().zip(rates.map(Rate::get)).collect();
+        let text = json(&named);
         let number = match find(tx, "SELECT id FROM ledger_prices WHERE rates = ?1", [&text])? {
             Some(known) => known,
             None => {

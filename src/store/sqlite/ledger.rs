@@ -5,7 +5,7 @@
 use super::charge::{self, Part, Parts};
 use super::intern::Interned;
 use super::rollup::Rollup;
-use super::row::damaged;
+use super::row::{damaged, json};
 use super::{in_transaction, retention};
 use crate::governance::edit::Restart;
 use crate::governance::time::Timestamp;
@@ -16,7 +16,7 @@ use crate::state::outbox::{Delta, Ending, Entry};
 use crate::store::question::Keep;
 use crate::store::{Ledger, Owners, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The ledger behind a connection of its own.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ fn owners(db: &Connection, virtual_key: &str) -> Result<Owners, StoreError> {
     Ok(found.unwrap_or_default())
 }
 
-fn limits(db: &Connection) -> Result<Vec<LimitKey>, StoreError> {
+pub(super) fn limits(db: &Connection) -> Result<Vec<LimitKey>, StoreError> {
     let mut rows = db.prepare(
         "SELECT id, 'money' FROM budgets
          UNION ALL SELECT id, 'tokens' FROM rate_limits WHERE tokens_max IS NOT NULL
@@ -130,9 +130,9 @@ fn insert(
         "INSERT OR IGNORE INTO ledger
             (id, admitted_at, settled_at, virtual_key_id, provider, model, kind, ending, estimated, tier, input,
              cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output,
-             cost_nanos, account, charged, price)
+             cost_nanos, account, charged, price, other)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-             ?23)",
+             ?23, ?24)",
     )?;
     let (tag, usage) = (&entry.tag, &entry.usage);
     let [input, cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output] =
@@ -161,6 +161,7 @@ fn insert(
         account,
         charged,
         price,
+        other(usage.other()),
     ])?;
     Ok(inserted == 1)
 }
@@ -181,6 +182,12 @@ pub(super) fn units(usage: &Usage) -> [i64; 9] {
     let Usage { output, reasoning, audio_output, .. } = *usage;
     [input, cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output]
         .map(|units| i64::try_from(units).unwrap_or(i64::MAX))
+}
+
+/// What no column counts, as the ledger keeps it: only what is there, so that most entries have none.
+fn other(units: impl Iterator<Item = (&'static str, u64)>) -> Option<String> {
+    let there: BTreeMap<&str, u64> = units.filter(|(_, units)| *units > 0).collect();
+    (!there.is_empty()).then(|| json(&there))
 }
 
 /// Opens an empty window. It begins later than every other one, so it is the latest from now on, and a
@@ -209,5 +216,20 @@ const fn tier(tier: ServiceTier) -> &'static str {
         ServiceTier::Batch => "batch",
         ServiceTier::Flex => "flex",
         ServiceTier::Priority => "priority",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_there_is_kept_of_other_units() {
+        let check = |units: &[(&'static str, u64)], kept: Option<&str>| {
+            assert_eq!(other(units.iter().copied()).as_deref(), kept);
+        };
+        check(&[], None);
+        check(&[("pictures", 0)], None);
+        check(&[("searches", 2), ("characters", 0), ("pictures", 1)], Some(r#"{"pictures":1,"searches":2}"#));
     }
 }

@@ -40,7 +40,7 @@ use crate::governance::view::LimitKey;
 use crate::state::digest::KeyHasher;
 use crate::state::outbox::ChargeId;
 use crate::state::{Adjustment, Balance};
-pub use copy::{backup, restore};
+pub use copy::{Kept, backup, restore};
 use rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use schema::Found;
@@ -48,12 +48,18 @@ use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 pub use verify::{Verified, verify};
 
 /// How long a write waits for another process before it is reported as busy.
 const BUSY_TIMEOUT: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
+
+/// How long one look at the ledger may take. What it sees is held for so long, and what the writer adds meanwhile
+/// cannot go from its log into the file.
+const LOOK_MAX: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 20 });
 
 /// More than there are different ones.
 const STATEMENTS_KEPT: usize = 128;
@@ -63,7 +69,7 @@ const STATEMENTS_KEPT: usize = 128;
 pub struct Store {
     path: PathBuf,
     sealer: Sealer,
-    /// For questions to the ledger, which may take long: they wait for each other, and nobody for them. It
+    /// For questions to the ledger, which may take a while: they wait for each other, and nobody for them. It
     /// stands first because the connection that is closed last tidies up, and this one may write nothing.
     questions: Mutex<Connection>,
     connection: Mutex<Connection>,
@@ -223,11 +229,30 @@ impl Store {
         work(&self.connection()).map_err(|error| error.doing(|| self.naming(doing)))
     }
 
-    /// One consistent look at the ledger.
+    /// One consistent look at the ledger, for so long at most.
     fn ask<T>(&self, doing: &str, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut connection = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-        let look = connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(StoreError::from);
-        look.and_then(|look| work(&look)).map_err(|error| error.doing(|| self.naming(doing)))
+        let (done, waiting) = channel::<()>();
+        let handle = connection.get_interrupt_handle();
+        let interrupt = move || {
+            let mut patience = LOOK_MAX;
+            // It ends what runs at the moment, and perhaps nothing does: so again, until all is over.
+            while waiting.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                handle.interrupt();
+                patience = Duration::from_millis(10);
+            }
+        };
+        let looked = thread::scope(|scope| {
+            let watch = thread::Builder::new().name("look-limit".to_owned()).spawn_scoped(scope, interrupt);
+            let watch = watch.map_err(|error| StoreError::new(StoreErrorKind::Other, "").because(error))?;
+            let look = connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(StoreError::from)?;
+            let looked = work(&look);
+            // The end of the transaction is not interrupted.
+            drop(done);
+            let _ = watch.join();
+            looked
+        });
+        looked.map_err(|error| error.doing(|| self.naming(doing)))
     }
 
     fn write<T>(
@@ -333,9 +358,33 @@ impl From<rusqlite::Error> for StoreError {
         let kind = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreErrorKind::Busy,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Damaged,
+            Some(ErrorCode::OperationInterrupted) => StoreErrorKind::TooLong,
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => StoreErrorKind::Open,
             _ => StoreErrorKind::Other,
         };
         StoreError::new(kind, String::new()).because(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::TempDir;
+
+    #[test]
+    fn a_question_without_end_is_ended_and_the_next_one_is_answered() {
+        let dir = TempDir::new();
+        let store =
+            Store::open(&dir.path().join("t.db"), &Secret::new("a key of more than sixteen characters")).unwrap();
+        let count = |most: i64| {
+            store.ask("count", |db| {
+                let sql =
+                    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?1) SELECT count(*) FROM n";
+                Ok(db.query_row(sql, [most], |row| row.get::<_, i64>(0))?)
+            })
+        };
+        let error = count(-1).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::TooLong, "{error}");
+        assert_eq!(count(9).unwrap(), 9);
     }
 }

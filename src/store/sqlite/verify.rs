@@ -3,6 +3,7 @@
 //! Reads one consistent state of the database, and changes nothing: a server may run beside it.
 
 use super::charge::{Said, limits};
+use super::ledger::limits as declared_limits;
 use super::retention::{self, kept_since};
 use super::rollup::{DAY_MS, HOUR_MS, floor};
 use super::row::{damaged, each, instant};
@@ -14,7 +15,7 @@ use crate::governance::view::{LimitKey, Measure};
 use crate::store::question::{LedgerSum, UNITS};
 use crate::store::{StoreError, StoreErrorKind};
 use rusqlite::{Connection, Row, TransactionBehavior};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 /// What was checked, and what is wrong.
@@ -108,6 +109,10 @@ struct Limit {
     key: LimitKey,
     /// The first one first.
     windows: Vec<Window>,
+    /// It has no window though nobody ever deleted it, so no entry may have been charged to it.
+    bare: bool,
+    /// How many were.
+    entries: u64,
 }
 
 /// A charge of an entry to a limit, that does not follow the rule.
@@ -125,6 +130,8 @@ struct Books {
     /// The limits, by their places, of each combination.
     charges: HashMap<i64, Vec<usize>>,
     strays: HashMap<Vec<u8>, Vec<Stray>>,
+    /// The virtual key, the provider and the model of each.
+    accounts: HashMap<i64, [String; 3]>,
     /// What the entries of each hour and account come to.
     hours: BTreeMap<(Timestamp, i64), LedgerSum>,
 }
@@ -140,7 +147,7 @@ impl Books {
         each(db, declared, |row| {
             let key = limit_key(row, 0)?;
             let place = *places.entry(key.clone()).or_insert_with(|| {
-                all.push(Limit { key, windows: Vec::new() });
+                all.push(Limit { key, windows: Vec::new(), bare: false, entries: 0 });
                 all.len() - 1
             });
             all[place].windows.push(Window {
@@ -151,6 +158,17 @@ impl Books {
             });
             Ok(())
         })?;
+        let mut gone = HashSet::new();
+        each(db, "SELECT limit_id, measure FROM ledger_gone", |row| {
+            gone.insert(limit_key(row, 0)?);
+            Ok(())
+        })?;
+        for key in declared_limits(db)? {
+            if !places.contains_key(&key) && !gone.contains(&key) {
+                places.insert(key.clone(), all.len());
+                all.push(Limit { key, windows: Vec::new(), bare: true, entries: 0 });
+            }
+        }
         let mut charges = HashMap::new();
         each(db, "SELECT id, limits FROM ledger_charges", |row| {
             let text: String = row.get(1)?;
@@ -166,7 +184,13 @@ impl Books {
             }
             Ok(())
         })?;
-        Ok(Books { limits: all, charges, strays, hours: BTreeMap::new() })
+        let mut accounts = HashMap::new();
+        each(db, "SELECT id, virtual_key_id, provider, model FROM ledger_accounts", |row| {
+            let [key, provider, model] = [1, 2, 3].map(|column| row.get::<_, String>(column));
+            accounts.insert(row.get(0)?, [key?, provider?, model?]);
+            Ok(())
+        })?;
+        Ok(Books { limits: all, charges, strays, accounts, hours: BTreeMap::new() })
     }
 
     fn read_entries(&mut self, db: &Connection, report: &mut Verified) -> Result<(), StoreError> {
@@ -209,6 +233,7 @@ impl Books {
         let strays = self.strays.get(id).map_or(&[][..], |strays| strays);
         for &place in places {
             let limit = &mut self.limits[place];
+            limit.entries += 1;
             let window = match strays.iter().find(|stray| stray.limit == place) {
                 Some(stray) => {
                     limit.windows.iter_mut().find(|window| window.start == stray.start).map(|w| (w, stray.amount))
@@ -224,14 +249,25 @@ impl Books {
         true
     }
 
+    /// Whose a sum is, in one line whatever a caller named as a model.
+    fn account(&self, number: i64) -> String {
+        let Some([key, provider, model]) = self.accounts.get(&number) else { return format!("account {number}") };
+        let key = if key.is_empty() { "no virtual key".to_owned() } else { format!("virtual key {key}") };
+        format!("{key}, {provider}, {model:?}")
+    }
+
     fn check_balances(&self, report: &mut Verified) {
-        for Limit { key, windows } in &self.limits {
+        for Limit { key, windows, bare, entries } in &self.limits {
+            let what = if key.measure == Measure::Money { "budget" } else { "rate limit" };
+            if *bare && *entries > 0 {
+                let measure = key.measure.as_str();
+                report.fault(format!("{what} {} ({measure}): it has no balance, and {entries} entries were charged to it", key.id));
+            }
             for window in windows {
                 report.balances += 1;
                 let sum = window.carried.saturating_add(window.sum);
                 if sum != window.spent {
                     let (is, should) = (amount(key.measure, window.spent), amount(key.measure, sum));
-                    let what = if key.measure == Measure::Money { "budget" } else { "rate limit" };
                     report.fault(format!(
                         "{what} {} ({}), window from {}: the balance is {is}, and entries come to {should}",
                         key.id,
@@ -253,10 +289,10 @@ fn check_sums(db: &Connection, books: &Books, report: &mut Verified) -> Result<(
     for (&(hour, account), sum) in &hours {
         by_day.entry((floor(hour, DAY_MS), account)).or_default().add(sum);
     }
-    compare("hour", &hours, &books.hours, "entries", entries_since, report);
+    compare(("hour", &hours), ("entries", &books.hours), entries_since, books, report);
     let days = read_sums(db, "ledger_days")?;
     report.sums += count(&days);
-    compare("day", &days, &by_day, "its hours", hours_since, report);
+    compare(("day", &days), ("its hours", &by_day), hours_since, books, report);
     Ok(())
 }
 
@@ -266,14 +302,21 @@ fn count(sums: &Sums) -> u64 {
     u64::try_from(sums.len()).unwrap_or(u64::MAX)
 }
 
-fn compare(what: &str, are: &Sums, should: &Sums, of: &str, since: Option<Timestamp>, report: &mut Verified) {
+fn compare(
+    (what, are): (&str, &Sums),
+    (of, should): (&str, &Sums),
+    since: Option<Timestamp>,
+    books: &Books,
+    report: &mut Verified,
+) {
     let whole = |at: Timestamp| since.is_none_or(|since| at >= since);
     let none = LedgerSum::default();
     for (key @ &(at, account), is) in are.iter().filter(|((at, _), _)| whole(*at)) {
         let sum = should.get(key).unwrap_or(&none);
         if is != sum {
             report.fault(format!(
-                "{what} {at}, account {account}: the sum is {} calls and {} dollars, and {of} come to {} and {}{}",
+                "{what} {at}, {}: the sum is {} calls and {} dollars, and {of} come to {} and {}{}",
+                books.account(account),
                 is.calls,
                 is.cost,
                 sum.calls,
@@ -283,10 +326,9 @@ fn compare(what: &str, are: &Sums, should: &Sums, of: &str, since: Option<Timest
         }
     }
     for (&(at, account), sum) in should.iter().filter(|(key, _)| whole(key.0) && !are.contains_key(key)) {
-        let LedgerSum { calls, cost, .. } = sum;
-        report.fault(format!(
-            "{what} {at}, account {account}: there is no sum, and {of} come to {calls} calls and {cost} dollars"
-        ));
+        let (LedgerSum { calls, cost, .. }, whose) = (sum, books.account(account));
+        report
+            .fault(format!("{what} {at}, {whose}: there is no sum, and {of} come to {calls} calls and {cost} dollars"));
     }
 }
 

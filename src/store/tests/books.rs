@@ -24,8 +24,8 @@ struct Known {
 }
 
 /// A gateway, and perhaps its predecessor that does not hear of changes, over one database.
-struct World {
-    house: House,
+pub(super) struct World {
+    pub(super) house: House,
     key: VirtualKey,
     states: Vec<Arc<State>>,
     now: i64,
@@ -35,7 +35,7 @@ struct World {
     known: Vec<Known>,
     /// Of those, the ones that a process left open, with their places.
     unresolved: Vec<(ChargeId, usize)>,
-    ledger: Box<dyn Ledger>,
+    pub(super) ledger: Box<dyn Ledger>,
     keep: Keep,
 }
 
@@ -327,7 +327,7 @@ proptest! {
 }
 
 /// Three calls in one hour, one in the next, of two models; all written.
-fn some_calls(keep: Keep) -> World {
+pub(super) fn some_calls(keep: Keep) -> World {
     let mut world = World::new(keep);
     for (model, later) in [(0, 1_000), (1, 1_000), (0, 2 * HOUR), (2, 5)] {
         world.admit(0, model, 10, 0);
@@ -387,6 +387,58 @@ fn entries_come_by_page_and_filter() {
     check(LedgerFilter { estimated: Some(false), ..no_groups() }, &[]);
     // Too many groups are none.
     assert_eq!(store.ledger_sums(&no_groups(), &[Group::Model], 2).unwrap(), None);
+}
+
+#[test]
+fn a_page_follows_the_one_before_whatever_comes_in_between() {
+    let mut world = World::new(Keep::FOREVER);
+    // Many at the same instant: only their ids tell them apart.
+    let call = |world: &mut World, early| {
+        world.admit(0, 0, 1, early);
+        world.settle(0, false);
+        world.flush(usize::MAX);
+    };
+    for step in 0..30 {
+        call(&mut world, [0, 0, 5][step % 3]);
+    }
+    let before = world.house.store.ledger_entries(&no_groups(), None, 100).unwrap();
+    let (mut paged, mut after) = (Vec::new(), None);
+    loop {
+        let page = world.house.store.ledger_entries(&no_groups(), after, 4).unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(Cursor { admitted_at: last.admitted_at, id: last.id });
+        paged.extend(page);
+        // Newer ones, and one that was admitted before all and is settled late.
+        world.now += 3;
+        world.turn_clocks();
+        call(&mut world, 0);
+        if paged.len() == 8 {
+            call(&mut world, 1_000);
+        }
+    }
+    let late = paged.pop().unwrap();
+    assert!(paged.iter().all(|entry| entry.admitted_at > late.admitted_at));
+    assert_eq!(paged, before);
+}
+
+#[test]
+fn what_is_no_token_is_told_with_its_price() {
+    let world = some_calls(Keep::FOREVER);
+    world.house.raw_execute("INSERT INTO ledger_prices (id, rates) VALUES (7, '{\"searches\":10000,\"input\":5}')");
+    world.house.raw_execute("UPDATE ledger SET price = 7, other = '{\"searches\":3}' WHERE model = 'n'");
+    let all = world.house.store.ledger_entries(&no_groups(), None, 100).unwrap();
+    let (one, plain) = (all.iter().find(|one| one.model == "n").unwrap(), &all[0]);
+    assert_eq!((one.other.get("searches"), one.other.len(), plain.other.len()), (Some(&3), 1, 0));
+    let rates = one.rates.clone().unwrap();
+    assert_eq!((rates["searches"].get(), rates["input"].get(), rates.len()), (10_000, 5, 2));
+    assert_eq!(
+        (one.units_of("searches"), one.units_of("input"), one.units_of("pictures")),
+        (Some(3), Some(2), Some(0))
+    );
+    assert_eq!(world.verified(), Vec::<String>::new());
+    world.house.raw_execute("UPDATE ledger SET other = '[]' WHERE model = 'n'");
+    let error = world.house.store.ledger_entries(&no_groups(), None, 100).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
 }
 
 #[test]
@@ -486,6 +538,26 @@ fn every_tampering_is_found() {
     );
     check("UPDATE ledger_days SET cost_nanos = 0", &["day 2023-11-14T00:00:00Z"]);
     check("DELETE FROM ledger_charges", &["it names a charge that is not there"]);
+    check(
+        "DELETE FROM balances WHERE limit_id = '1-c'",
+        &["budget 1-c (money): it has no balance, and 4 entries were charged to it"],
+    );
+    check(
+        "UPDATE ledger_hours SET calls = calls + 1 WHERE at = 1699999200000",
+        &[
+            "hour 2023-11-14T22:00:00Z, virtual key 1, openai, \"m\": the sum is 3 calls and 0.00000002 dollars, and entries come to 2 and 0.00000002",
+        ],
+    );
+    check(
+        "INSERT INTO ledger_days SELECT at + 86400000, account, 1, 2, 0, 0, 0, 0, 0, 1, 0, 0, 7 FROM ledger_days LIMIT 1",
+        &["day 2023-11-15T00:00:00Z", "come to 0 and 0"],
+    );
+    check(
+        "UPDATE ledger SET admitted_at = admitted_at + 3600000 WHERE model = 'n'",
+        &["hour 2023-11-14T22:00:00Z", "hour 2023-11-14T23:00:00Z"],
+    );
+    check("UPDATE ledger SET account = NULL WHERE model = 'n'", &["it has no account"]);
+    check("UPDATE balances SET carried = 1 WHERE limit_id = '1-m'", &["budget 1-m (money)"]);
 }
 
 #[test]
@@ -500,102 +572,4 @@ fn an_older_database_is_checked_from_its_upgrade_on() {
     assert_eq!(world.verified(), Vec::<String>::new());
     world.house.raw_execute("UPDATE balances SET spent = spent + 1 WHERE limit_id = '1-c'");
     assert_eq!(world.verified().len(), 1);
-}
-
-#[test]
-fn a_copy_is_whole_and_private_and_overwrites_nothing() {
-    let world = some_calls(Keep::FOREVER);
-    let copy = world.house.dir.path().join("copy.db");
-    let bytes = backup(&world.house.path(), &copy).unwrap();
-    assert_eq!(std::fs::metadata(&copy).unwrap().len(), bytes);
-    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(verify(&copy).unwrap(), verify(&world.house.path()).unwrap());
-    let error = backup(&world.house.path(), &copy).unwrap_err().to_string();
-    assert!(error.contains("it is there already"), "{error}");
-    let error = backup(&world.house.path(), Path::new("/nowhere/copy.db")).unwrap_err().to_string();
-    assert!(error.contains("/nowhere/copy.db"), "{error}");
-    for missing in [world.house.dir.path().join("none.db"), "/nowhere/t.db".into()] {
-        assert!(backup(&missing, &world.house.dir.path().join("x")).unwrap_err().to_string().contains("no database"));
-        assert!(verify(&missing).unwrap_err().to_string().contains("no database"));
-    }
-    assert!(!world.house.dir.path().join("x").exists());
-}
-
-#[test]
-fn a_copy_comes_back_in_one_step() {
-    let world = some_calls(Keep::FOREVER);
-    let (path, copy) = (world.house.path(), world.house.dir.path().join("copy.db"));
-    backup(&path, &copy).unwrap();
-    let balances = world.house.store.balances().unwrap();
-    let World { house: House { dir, store }, ledger, .. } = world;
-    drop((store, ledger));
-    let lock = DataLock::take(path.parent().unwrap()).unwrap();
-    let put = |from: &Path, key: &str| restore(from, &path, &Secret::new(key), &lock);
-    // What is no good copy changes nothing.
-    let before = std::fs::read(&path).unwrap();
-    let bent = dir.path().join("bent.db");
-    let mut bytes = std::fs::read(&copy).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle..middle + 4_096].fill(0x55);
-    std::fs::write(&bent, bytes).unwrap();
-    let newer = dir.path().join("newer.db");
-    std::fs::copy(&copy, &newer).unwrap();
-    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    std::fs::write(dir.path().join("text"), "no database, but long enough to look at twice").unwrap();
-    for (from, key, kind) in [
-        (&bent, KEY, StoreErrorKind::Damaged),
-        (&newer, KEY, StoreErrorKind::NewerSchema),
-        (&copy, "another key of good length", StoreErrorKind::WrongEncryptionKey),
-        (&dir.path().join("text"), KEY, StoreErrorKind::Damaged),
-        (&dir.path().join("none"), KEY, StoreErrorKind::Open),
-        (&path, KEY, StoreErrorKind::Other),
-    ] {
-        let error = put(from, key).unwrap_err();
-        assert_eq!(error.kind, kind, "{error}");
-        assert!(!error.to_string().contains('\n') && !error.to_string().contains(key), "{error}");
-        assert_eq!(std::fs::read(&path).unwrap(), before);
-    }
-    let spoilt = Connection::open(&path).unwrap();
-    spoilt.execute("DELETE FROM balances", ()).unwrap();
-    drop(spoilt);
-    let kept = put(&copy, KEY).unwrap().unwrap();
-    assert_eq!(kept, path.with_file_name("t.db.before-restore"));
-    assert_eq!(put(&copy, KEY).unwrap().unwrap(), path.with_file_name("t.db.before-restore-1"));
-    assert_eq!(
-        Connection::open(&kept)
-            .unwrap()
-            .query_row("SELECT count(*) FROM balances", (), |row| row.get::<_, i64>(0))
-            .unwrap(),
-        0
-    );
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let store = open(&dir, KEY).unwrap();
-    assert_eq!(store.balances().unwrap(), balances);
-    assert_eq!(verify(&path).unwrap().mismatches, Vec::<String>::new());
-    // Into an empty place, too.
-    drop(store);
-    let elsewhere = dir.path().join("data/new.db");
-    assert_eq!(restore(&copy, &elsewhere, &Secret::new(KEY), &lock).unwrap(), None);
-    assert_eq!(verify(&elsewhere).unwrap(), verify(&copy).unwrap());
-}
-
-#[test]
-fn a_database_with_a_log_is_kept_with_what_the_log_holds() {
-    let world = some_calls(Keep::FOREVER);
-    let (path, copy) = (world.house.path(), world.house.dir.path().join("copy.db"));
-    backup(&path, &copy).unwrap();
-    let crashed = world.house.dir.path().join("crashed");
-    std::fs::create_dir(&crashed).unwrap();
-    world.house.raw_execute("UPDATE balances SET spent = 77");
-    // As a process leaves it that was killed.
-    for end in ["", "-wal"] {
-        std::fs::copy(format!("{}{end}", path.display()), crashed.join(format!("t.db{end}"))).unwrap();
-    }
-    let lock = DataLock::take(&crashed).unwrap();
-    let kept = restore(&copy, &crashed.join("t.db"), &Secret::new(KEY), &lock).unwrap().unwrap();
-    let spent = |path: &Path| -> i64 {
-        Connection::open(path).unwrap().query_row("SELECT max(spent) FROM balances", (), |row| row.get(0)).unwrap()
-    };
-    assert_eq!((spent(&kept), spent(&crashed.join("t.db"))), (77, 40));
-    assert!(!crashed.join("t.db-wal").exists() || std::fs::metadata(crashed.join("t.db-wal")).unwrap().len() == 0);
 }
