@@ -5,7 +5,7 @@ use crate::governance::time::Timestamp;
 use std::collections::BTreeMap;
 
 /// What is counted in an entry, by the names of the ledger's columns. `reasoning` is part of `output`.
-pub const UNITS: [&str; 9] = [
+pub const UNITS: [&str; 10] = [
     "input",
     "cache_read",
     "cache_write",
@@ -15,11 +15,21 @@ pub const UNITS: [&str; 9] = [
     "output",
     "reasoning",
     "audio_output",
+    "image_output",
 ];
 
 /// Of those, the ones that have a price of their own.
-pub const PRICED: [&str; 8] =
-    ["input", "cache_read", "cache_write", "cache_write_long", "audio_input", "image_input", "output", "audio_output"];
+pub const PRICED: [&str; 9] = [
+    "input",
+    "cache_read",
+    "cache_write",
+    "cache_write_long",
+    "audio_input",
+    "image_input",
+    "output",
+    "audio_output",
+    "image_output",
+];
 
 /// Which entries. What is absent selects everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

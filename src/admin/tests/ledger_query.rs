@@ -68,7 +68,7 @@ async fn entries_come_by_page_and_filter() {
     assert_eq!(all["next"], Value::Null);
     let usage = json!({
         "input": 100, "cache_read": 3, "cache_write": 0, "cache_write_long": 0, "audio_input": 0, "image_input": 0,
-        "output": 10, "reasoning": 4, "audio_output": 0,
+        "output": 10, "reasoning": 4, "audio_output": 0, "image_output": 0,
     });
     let second = json!({
         "id": format!("{:032x}", 2), "admitted_at": "2023-11-14T22:13:20.005Z", "settled_at": "2023-11-14T22:13:21.505Z",
@@ -149,16 +149,16 @@ async fn both_come_as_csv() {
     assert_eq!(reply.header("content-disposition"), Some("attachment; filename=\"ledger.csv\""));
     let expected = "id,admitted_at,settled_at,virtual_key_id,team_id,customer_id,provider,model,request_type,ending,\
                     estimated,tier,input,cache_read,cache_write,cache_write_long,audio_input,image_input,output,\
-                    reasoning,audio_output,cost,corrects,other\r\n\
+                    reasoning,audio_output,image_output,cost,corrects,other\r\n\
                     00000000000000000000000000000001,2023-11-14T22:13:20Z,2023-11-14T22:13:21.500Z,vk,blue,,local,m,\
-                    chat_completion,completed,false,standard,100,3,0,0,0,0,10,4,0,0.000353751,,\r\n";
+                    chat_completion,completed,false,standard,100,3,0,0,0,0,10,4,0,0,0.000353751,,\r\n";
     assert_eq!(reply.text, expected);
     let sums = house.call_with(Method::GET, &format!("{LEDGER}?group_by=model"), &[("accept", "text/csv")], "").await;
     let expected = "model,calls,input,cache_read,cache_write,cache_write_long,audio_input,image_input,output,\
-                    reasoning,audio_output,cost\r\n\
-                    \"'=m,\"\"x\"\"\",1,100,3,0,0,0,0,10,4,0,0.000353751\r\n\
-                    m,2,200,6,0,0,0,0,20,8,0,0.000707502\r\n\
-                    n,1,100,3,0,0,0,0,10,4,0,0.000353751\r\n";
+                    reasoning,audio_output,image_output,cost\r\n\
+                    \"'=m,\"\"x\"\"\",1,100,3,0,0,0,0,10,4,0,0,0.000353751\r\n\
+                    m,2,200,6,0,0,0,0,20,8,0,0,0.000707502\r\n\
+                    n,1,100,3,0,0,0,0,10,4,0,0,0.000353751\r\n";
     assert_eq!(sums.text, expected);
     // More than a page is streamed, and no entry is lost or told twice.
     let many: Vec<Entry> = (100..2_300).map(|id| call(id, "m", NOW + 9, Ending::Completed)).collect();

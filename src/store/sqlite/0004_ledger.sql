@@ -36,6 +36,7 @@ ALTER TABLE ledger ADD COLUMN charged INTEGER; -- NULL: not known, or no limit
 ALTER TABLE ledger ADD COLUMN price INTEGER;   -- NULL: not known, or no price
 -- What a call consumed that no column counts: a JSON object of whole numbers. NULL: nothing, as in most.
 ALTER TABLE ledger ADD COLUMN other TEXT;
+ALTER TABLE ledger ADD COLUMN image_output INTEGER NOT NULL DEFAULT 0;
 -- In the order of pages; with the account, so that most filters look at nothing else.
 CREATE INDEX ledger_by_time ON ledger (admitted_at, id, account);
 
@@ -91,6 +92,7 @@ CREATE TABLE ledger_hours (
     output           INTEGER NOT NULL,
     reasoning        INTEGER NOT NULL,
     audio_output     INTEGER NOT NULL,
+    image_output     INTEGER NOT NULL,
     cost_nanos       INTEGER NOT NULL,
     PRIMARY KEY (at, account)
 ) STRICT, WITHOUT ROWID;
@@ -107,6 +109,7 @@ CREATE TABLE ledger_days (
     output           INTEGER NOT NULL,
     reasoning        INTEGER NOT NULL,
     audio_output     INTEGER NOT NULL,
+    image_output     INTEGER NOT NULL,
     cost_nanos       INTEGER NOT NULL,
     PRIMARY KEY (at, account)
 ) STRICT, WITHOUT ROWID;
@@ -127,10 +130,10 @@ UPDATE ledger SET account = (
 INSERT INTO ledger_hours
     SELECT admitted_at - admitted_at % 3600000, account, count(*), sum(input), sum(cache_read), sum(cache_write),
         sum(cache_write_long), sum(audio_input), sum(image_input), sum(output), sum(reasoning), sum(audio_output),
-        sum(cost_nanos)
+        sum(image_output), sum(cost_nanos)
     FROM ledger GROUP BY 1, 2;
 INSERT INTO ledger_days
     SELECT at - at % 86400000, account, sum(calls), sum(input), sum(cache_read), sum(cache_write),
         sum(cache_write_long), sum(audio_input), sum(image_input), sum(output), sum(reasoning), sum(audio_output),
-        sum(cost_nanos)
+        sum(image_output), sum(cost_nanos)
     FROM ledger_hours GROUP BY 1, 2;

@@ -49,7 +49,9 @@ impl Said {
     /// The columns that it is read from.
     pub(super) const COLUMNS: &str =
         "cost_nanos, input, cache_read, cache_write, cache_write_long, audio_input, image_input, output,
-        audio_output";
+        audio_output, image_output";
+
+    pub(super) const COLUMNS_COUNT: usize = 10;
 
     fn by(entry: &Entry) -> Said {
         let tokens = i64::try_from(entry.usage.total()).unwrap_or(i64::MAX);
@@ -64,7 +66,7 @@ impl Said {
     /// From a row whose columns from `first` on are those above.
     pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Said> {
         let mut tokens: i64 = 0;
-        for column in first + 1..first + 9 {
+        for column in first + 1..first + Said::COLUMNS_COUNT {
             tokens = tokens.saturating_add(row.get(column)?);
         }
         Ok(Said { cost: row.get(first)?, tokens })

