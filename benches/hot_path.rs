@@ -27,7 +27,7 @@ use tollgate::governance::route;
 use tollgate::governance::time::{Span, Timestamp, Window};
 use tollgate::governance::usage::{ServiceTier, Usage};
 use tollgate::governance::view::{Caller, LimitKey};
-use tollgate::provider::{Call, Out, Reader};
+use tollgate::provider::{Call, Out, Reader, Rewrite};
 use tollgate::state::clock::Clock;
 use tollgate::state::digest::KeyHasher;
 use tollgate::state::hold::Spend;
@@ -285,7 +285,7 @@ fn read() {
         });
         let call = Call::read(kind, &body).expect("the body is sound");
         group.line(&format!("rewrite it: another model, usage asked for, {name}"), || {
-            black_box(call.rewrite(&body, MODEL, true));
+            black_box(call.rewrite(&body, Rewrite { model: MODEL, ask_usage: true, output_cap: None }));
         });
     }
 }

@@ -16,7 +16,7 @@ use super::{Failure, Gateway, Halt};
 use crate::governance::entity::Network;
 use crate::governance::route::Target;
 use crate::governance::view::{Caller, Level, Measure};
-use crate::provider::{Reader, Reading, openai};
+use crate::provider::{Reader, Reading, Rewrite, openai};
 use crate::state::Snapshot;
 use crate::state::clock::{since, stopwatch};
 use crate::state::outbox::Ending;
@@ -68,6 +68,7 @@ static KEPT_BACK: [HeaderName; 11] = [
 const OURS: [&str; 3] = ["access-control-", "x-ratelimit-", "x-tollgate-"];
 static PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-tollgate-model");
+static MAX_TOKENS: HeaderName = HeaderName::from_static("x-tollgate-max-tokens");
 
 /// Everything that the attempts of one request share.
 pub(super) struct Job<'a> {
@@ -129,6 +130,7 @@ pub(super) async fn forward(
             }
         };
         x.attempts += 1;
+        x.lowered = admitted.lowered;
         let more = tries[n + 1..].iter().any(|&(next, _)| !dead[next]);
         match attempt(job, session, x, (at, target), admitted, more).await {
             Attempt::Answered => return Ok(()),
@@ -223,15 +225,17 @@ async fn attempt(
     let (mut line, head) = match reached {
         Ok(reached) => reached,
         Err(Stop::Failed(ending, failure)) => {
-            settle(admitted, End::NoCharge(ending));
+            settle(admitted, End::Failed(ending));
             return Attempt::Failed(Failed::Failure(failure));
         }
         Err(Stop::ClientGone(reading)) => {
+            let ending = Ending::ClientGone;
             settle(
                 admitted,
                 match &reading {
-                    None => End::NoCharge(Ending::ClientGone),
-                    Some(reading) => End::Answered { ending: Ending::ClientGone, reading },
+                    Unread::Refused => End::NoCharge(ending),
+                    Unread::Failed => End::Failed(ending),
+                    Unread::Read(reading) => End::Answered { ending, reading },
                 },
             );
             return Attempt::ClientGone;
@@ -239,13 +243,14 @@ async fn attempt(
     };
     gateway.metrics.first_byte(since(x.started));
     if refuses_our_account(head.status) || (more && is_worth_another_try(head.status)) {
-        settle(admitted, End::NoCharge(Ending::UpstreamFailed));
+        settle(admitted, without_output(head.status, Ending::UpstreamFailed));
         let body = keep(&mut line).await;
         gateway.dialer.release(line).await;
         return Attempt::Failed(set_aside(target, at, head, body));
     }
     let deadline = stopwatch() + target.provider.network.request_timeout;
-    let (success, events, length) = (head.status.is_success(), is_event_stream(&head), length_kept(job, target, &head));
+    let status = head.status;
+    let (success, events, length) = (status.is_success(), is_event_stream(&head), length_kept(job, target, &head));
     let answer = Answer {
         reader: success.then(|| reader(job, target, &head)),
         head: client_head(job, x, head, target, length, session.req_header().version),
@@ -262,8 +267,8 @@ async fn attempt(
     let nothing = (pumped.unseen || pumped.error_first) && usage.is_none() && *delivered_tokens == 0;
     let end = match (success && !nothing, pumped.ending) {
         (true, ending) => End::Answered { ending, reading: &pumped.reading },
-        (false, Ending::Completed) => End::NoCharge(Ending::UpstreamFailed),
-        (false, ending) => End::NoCharge(ending),
+        (false, Ending::Completed) => without_output(status, Ending::UpstreamFailed),
+        (false, ending) => without_output(status, ending),
     };
     settle(admitted, end);
     if pumped.line_is_clean {
@@ -281,11 +286,24 @@ async fn attempt(
     }
 }
 
+/// The end of an attempt that wrote nothing. A provider that refused has done nothing that it could bill; one that
+/// failed may have.
+fn without_output(status: StatusCode, ending: Ending) -> End<'static> {
+    if status.is_server_error() || status.is_success() { End::Failed(ending) } else { End::NoCharge(ending) }
+}
+
 /// Why an attempt got no answer.
 enum Stop {
     Failed(Ending, Failure),
-    /// With what was still learnt about the answer, if the request was sent at all.
-    ClientGone(Option<Reading>),
+    ClientGone(Unread),
+}
+
+/// What was still learnt about an answer that nobody waits for.
+enum Unread {
+    /// The request was not sent, or it was refused.
+    Refused,
+    Failed,
+    Read(Reading),
 }
 
 /// Gets the request to the provider and the answer's head back.
@@ -306,7 +324,14 @@ async fn reach(
     };
     let origin = gateway.dialer.origin(base).map_err(|error| failed(unreachable(name(), &error)))?;
     let path = format!("{}{path}", origin.path());
-    let body = request.call.rewrite(&request.body, &target.upstream_model, asks_usage(job, target));
+    let body = request.call.rewrite(
+        &request.body,
+        Rewrite {
+            model: &target.upstream_model,
+            ask_usage: asks_usage(job, target),
+            output_cap: admitted.lowered.map(|tokens| (openai::output_cap_name(provider, kind), tokens)),
+        },
+    );
     let deadline = stopwatch() + network.request_timeout;
     let mut stale = 0;
     loop {
@@ -315,7 +340,7 @@ async fn reach(
             Some(Ok(Ok(line))) => line,
             Some(Ok(Err(error))) => return Err(failed(unreachable(name(), &error))),
             Some(Err(_)) => return Err(failed(Failure::ConnectTimedOut { provider: name() })),
-            None => return Err(Stop::ClientGone(None)),
+            None => return Err(Stop::ClientGone(Unread::Refused)),
         };
         let h2 = line.session.as_http2().is_some();
         let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2).map_err(|error| {
@@ -331,16 +356,17 @@ async fn reach(
             Watched::Done(Err(error)) => error,
             Watched::LeftAndDone(Ok(head)) if !head.status.is_success() => {
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(None));
+                let failed = head.status.is_server_error();
+                return Err(Stop::ClientGone(if failed { Unread::Failed } else { Unread::Refused }));
             }
             Watched::LeftAndDone(Ok(head)) => {
                 let reading = read_on(&mut line, reader(job, target, &head), stopwatch() + drain).await;
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(Some(reading)));
+                return Err(Stop::ClientGone(Unread::Read(reading)));
             }
             Watched::LeftAndDone(Err(_)) | Watched::Left => {
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(Some(Reading::default())));
+                return Err(Stop::ClientGone(Unread::Read(Reading::default())));
             }
         };
         line.session.shutdown().await;
@@ -539,6 +565,9 @@ fn client_head(
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name.clone(), value);
         }
+    }
+    if let Some(tokens) = x.lowered.filter(|_| parts.status.is_success()) {
+        headers.insert(MAX_TOKENS.clone(), tokens.into());
     }
     limit_headers(job, target, headers);
     Box::new(ResponseHeader::from(parts))

@@ -6,9 +6,11 @@ use crate::governance::entity::{
     VirtualKey,
 };
 use crate::governance::money::Nanos;
+use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
 use crate::governance::time::{Span, Window};
-use crate::governance::view::Digest;
+use crate::governance::view::{Digest, Measure};
+use crate::state::hold::Hold;
 use crate::state::outbox::Ending;
 use proptest::collection::vec;
 use proptest::prelude::*;
