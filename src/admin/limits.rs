@@ -7,7 +7,7 @@ use super::error::ApiError;
 use super::query::Query;
 use super::resource::{Id, read_with};
 use crate::governance::edit::{Edit, Restart};
-use crate::governance::entity::{Limits, ProviderLimits};
+use crate::governance::entity::{Budget, Limits, ProviderLimits};
 use crate::governance::view::{Governed, Limit, LimitKey, Measure, View};
 use crate::wire::{provider_limits, show};
 use axum::Extension;
@@ -17,6 +17,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// The limits of one owner, with who that is.
@@ -33,13 +34,10 @@ pub(super) async fn budgets(State(admin): State<Admin>, uri: Uri) -> Result<Json
     let shown = admin.blocking(|admin| {
         let snapshot = admin.state.snapshot();
         Ok(Lens::on(admin, &snapshot).each_owned(|lens, owned, all| {
-            all.extend(
-                owned
-                    .declared
-                    .budgets
-                    .iter()
-                    .map(|budget| owned.sign(show::budget(budget, owned.linked, &|limit| lens.live(limit)))),
-            );
+            let live: show::Live<'_> = &|limit| lens.live(limit);
+            let (owner, id) = (owned.owner_type, &*owned.owner_id);
+            let budgets = owned.declared.budgets.iter();
+            all.extend(budgets.map(|budget| show::owned_budget(budget, owned.linked, live, owner, id)));
         }))
     });
     let shown = shown.await?;
@@ -52,13 +50,10 @@ pub(super) async fn rate_limits(State(admin): State<Admin>, uri: Uri) -> Result<
     let shown = admin.blocking(|admin| {
         let snapshot = admin.state.snapshot();
         Ok(Lens::on(admin, &snapshot).each_owned(|lens, owned, all| {
-            all.extend(
-                owned
-                    .declared
-                    .rate_limit
-                    .iter()
-                    .map(|limit| owned.sign(show::rate_limit(limit, owned.linked, &|limit| lens.live(limit)))),
-            );
+            let live: show::Live<'_> = &|limit| lens.live(limit);
+            let (owner, id) = (owned.owner_type, &*owned.owner_id);
+            let rate_limit = owned.declared.rate_limit.iter();
+            all.extend(rate_limit.map(|limit| show::owned_rate_limit(limit, owned.linked, live, owner, id)));
         }))
     });
     let shown = shown.await?;
@@ -78,20 +73,16 @@ pub(super) async fn reset(
     let terms = Terms::read(actor, &headers);
     let budget = admin
         .blocking(move |admin| {
-            let find = |lens: &Lens<'_>| {
-                lens.each_owned(|lens, owned, all| {
-                    let mine = owned.declared.budgets.iter().filter(|budget| *budget.id == *id);
-                    all.extend(mine.map(|b| owned.sign(show::budget(b, owned.linked, &|limit| lens.live(limit)))));
-                })
-                .pop()
-                .ok_or_else(missing)
-            };
+            let mut found = None;
             let changed = admin.change(&terms, |snapshot| {
-                find(&Lens::on(admin, snapshot))?;
-                let key = LimitKey { id: id.as_str().into(), measure: Measure::Money };
+                let (owned, budget) = owned_budget(&snapshot.view, &id).ok_or_else(missing)?;
+                found = Some((owned.owner_type, owned.owner_id, budget.clone(), owned.linked.to_vec()));
+                let key = LimitKey { id: Arc::clone(&budget.id), measure: Measure::Money };
                 Ok(vec![Edit::Restart(Restart { key, at: admin.state.clock.now() })])
             })?;
-            find(&changed.lens(admin, HashMap::new()))
+            let (owner_type, owner_id, budget, linked) = found.ok_or_else(missing)?;
+            let lens = changed.lens(admin, HashMap::new());
+            Ok(show::owned_budget(&budget, &linked, &|limit| lens.live(limit), owner_type, &owner_id))
         })
         .await?;
     Ok(Json(json!({ "message": "Budget reset successfully", "budget": budget })))
@@ -192,43 +183,50 @@ impl Lens<'_> {
     /// Lets `show` see the limits of every owner, the widest level first.
     fn each_owned(&self, show: impl Fn(&Lens<'_>, &Owned<'_>, &mut Vec<Value>)) -> Vec<Value> {
         let mut all = Vec::new();
-        owned(self.view, &mut |owned| show(self, &owned, &mut all));
+        let _ = owners(self.view, &mut |owned| {
+            show(self, &owned, &mut all);
+            ControlFlow::<()>::Continue(())
+        });
         all
     }
 }
 
-impl Owned<'_> {
-    fn sign(&self, mut shown: Value) -> Value {
-        shown["owner_type"] = self.owner_type.into();
-        shown["owner_id"] = self.owner_id.as_str().into();
-        shown
-    }
+/// The budget with this id, and whose it is.
+fn owned_budget<'a>(view: &'a View, id: &str) -> Option<(Owned<'a>, &'a Budget)> {
+    let found = owners(view, &mut |owned| match owned.declared.budgets.iter().find(|budget| *budget.id == *id) {
+        Some(budget) => ControlFlow::Break((owned, budget)),
+        None => ControlFlow::Continue(()),
+    });
+    found.break_value()
 }
 
-fn owned<'a>(view: &'a View, visit: &mut dyn FnMut(Owned<'a>)) {
+/// Visits those that have limits, until somebody has seen enough.
+fn owners<'a, B>(view: &'a View, visit: &mut dyn FnMut(Owned<'a>) -> ControlFlow<B>) -> ControlFlow<B> {
     let mut one = |owner_type, id: &str, declared: &'a Limits, linked: &'a [Limit]| {
-        if !declared.is_empty() {
-            visit(Owned { owner_type, owner_id: id.to_owned(), declared, linked });
+        if declared.is_empty() {
+            return ControlFlow::Continue(());
         }
+        visit(Owned { owner_type, owner_id: id.to_owned(), declared, linked })
     };
     for governed in view.all_provider_limits() {
-        one("provider", &governed.entity.provider, &governed.entity.limits, &governed.limits);
+        one("provider", &governed.entity.provider, &governed.entity.limits, &governed.limits)?;
     }
     for governed in view.model_configs() {
-        one("model_config", &governed.entity.id, &governed.entity.limits, &governed.limits);
+        one("model_config", &governed.entity.id, &governed.entity.limits, &governed.limits)?;
     }
     for governed in view.customers() {
-        one("customer", &governed.entity.id, &governed.entity.limits, &governed.limits);
+        one("customer", &governed.entity.id, &governed.entity.limits, &governed.limits)?;
     }
     for governed in view.teams() {
-        one("team", &governed.entity.id, &governed.entity.limits, &governed.limits);
+        one("team", &governed.entity.id, &governed.entity.limits, &governed.limits)?;
     }
     for caller in view.callers() {
-        one("virtual_key", &caller.key.id, &caller.key.limits, &caller.limits);
+        one("virtual_key", &caller.key.id, &caller.key.limits, &caller.limits)?;
         for (config, linked) in caller.key.provider_configs.iter().zip(caller.configs.iter()) {
-            one("provider_config", &config.id.to_string(), &config.limits, &linked.limits);
+            one("provider_config", &config.id.to_string(), &config.limits, &linked.limits)?;
         }
     }
+    ControlFlow::Continue(())
 }
 
 fn provider_not_found() -> ApiError {

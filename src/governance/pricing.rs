@@ -113,7 +113,7 @@ impl Price {
     /// price falls back on its own from tier to standard.
     pub fn cost(&self, usage: &Usage) -> Nanos {
         let rates = self.rates(usage.input_total(), usage.tier);
-        let parts: [Picos; 8] = [
+        let parts: [Picos; 9] = [
             rates.input.times(usage.input),
             rates.cache_read.times(usage.cache_read),
             rates.cache_write.times(usage.cache_write),
@@ -122,6 +122,7 @@ impl Price {
             rates.image_input.times(usage.image_input),
             rates.output.times(usage.output),
             rates.audio_output.times(usage.audio_output),
+            rates.output.times(usage.image_output),
         ];
         parts.into_iter().sum::<Picos>().round_up()
     }
@@ -287,11 +288,12 @@ mod tests {
     proptest! {
         #[test]
         fn cost_never_falls_when_usage_rises(
-            base in prop::array::uniform8(0..2_000_000u64), which in 0..8usize, more in 0..1_000_000u64
+            base in prop::array::uniform9(0..2_000_000u64), which in 0..9usize, more in 0..1_000_000u64
         ) {
-            let usage = |u: [u64; 8]| Usage {
+            let usage = |u: [u64; 9]| Usage {
                 input: u[0], cache_read: u[1], cache_write: u[2], cache_write_long: u[3],
-                audio_input: u[4], image_input: u[5], output: u[6], audio_output: u[7], ..Usage::default()
+                audio_input: u[4], image_input: u[5], output: u[6], audio_output: u[7], image_output: u[8],
+                ..Usage::default()
             };
             let mut raised = base;
             raised[which] += more;
