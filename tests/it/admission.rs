@@ -21,7 +21,7 @@ async fn held(house: &House, key: &Key) -> u64 {
 }
 
 /// The value of one line of the metrics; absent: nothing was counted.
-async fn metric(house: &House, line: &str) -> u64 {
+pub async fn metric(house: &House, line: &str) -> u64 {
     let reply = house.administer("GET", "/metrics", None).await;
     let text = String::from_utf8_lossy(&reply.body).into_owned();
     text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok()).unwrap_or(0)

@@ -7,6 +7,7 @@ mod binary;
 mod bodies;
 mod crash;
 mod dialects;
+mod endings;
 mod fake;
 mod fallover;
 mod floors;
