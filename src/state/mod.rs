@@ -14,7 +14,7 @@ pub mod journal;
 pub mod outbox;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::governance::edit::{Edit, Restart};
 use crate::governance::entity::VIRTUAL_KEY_PREFIX;

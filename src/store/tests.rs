@@ -5,6 +5,7 @@ mod changes;
 mod entities;
 mod journal;
 mod ledger;
+mod simulator;
 mod upgrade;
 
 use super::*;

@@ -7,6 +7,7 @@ use crate::house::{
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -245,39 +246,54 @@ fn what_is_billed_beyond_the_bound_is_charged_and_itemised() {
     });
 }
 
-#[test]
-fn many_at_once_never_exceed_and_nearly_all_can_be_spent() {
+/// 1,000 calls at once, against a budget for 50 of them.
+fn a_thousand_at_once(admission: &'static str, least_percent: u64, most: u64) {
+    const BILL: Bill = Bill { input: 10, output: 100 };
+    let limit = 50 * cost(BILL);
     house_with(
         |config| {
-            config["governance"] = json!({"admission": "never_exceed"});
+            config["governance"] = json!({"admission": admission});
             config["server"]["threads"] = json!(2);
         },
         async |house| {
-            let limit = 50_000_000;
-            let key = house.key_with_budget(0.05).await;
+            let key = house.key_with_budget(0.05125).await;
             house.fake.usually(Behaviour::new(|request| {
-                let asked = request.json();
-                let cap = asked["max_tokens"].as_u64().unwrap();
-                Good::billing(10, cap).steps(request)
+                let cap = request.json()["max_tokens"].as_u64().unwrap();
+                Good::billing(BILL.input, cap).steps(request)
             }));
             let (house, key) = (&*house, &key);
-            let one = async |_| loop {
+            let one = async |n: u64| loop {
                 let reply = house.chat(key, &chat_capped(100)).await;
                 match reply.status {
-                    200 => {}
+                    200 => return 1,
                     429 => {
+                        reply.refused(429, "budget_exceeded");
                         assert_eq!(reply.retry_after(), 1);
-                        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                        tokio::time::sleep(Duration::from_millis(50 + n % 100)).await;
                     }
-                    _ => return reply.refused(402, "budget_exceeded"),
+                    _ => {
+                        reply.refused(402, "budget_exceeded");
+                        return 0;
+                    }
                 }
             };
-            join_all((0..100).map(one)).await;
+            let served: u64 = join_all((0..1_000).map(one)).await.into_iter().sum();
             let spent = house.spent(key).await;
-            assert!((limit * 98 / 100..=limit).contains(&spent), "{spent} of {limit}");
+            assert!((limit * least_percent / 100..=limit + most).contains(&spent), "{spent} of {limit}");
+            assert!((50..=60).contains(&served), "{served} were served");
             assert_eq!(spent, cost(house.fake.billed()), "the books and the bill differ");
         },
     );
+}
+
+#[test]
+fn a_thousand_at_once_never_exceed_and_nearly_all_can_be_spent() {
+    a_thousand_at_once("never_exceed", 98, 0);
+}
+
+#[test]
+fn a_thousand_at_once_exceed_by_one_call_at_most() {
+    a_thousand_at_once("remaining", 100, cost(Bill { input: 10, output: 100 }));
 }
 
 #[test]
