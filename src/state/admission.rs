@@ -88,13 +88,13 @@ impl State {
 }
 
 /// The limits on one attempt, each with the cell of its current window.
-struct Gates<'a> {
+pub(super) struct Gates<'a> {
     gates: SmallVec<[(&'a Limit, Arc<Cell>); 8]>,
     admission: Admission,
 }
 
 impl<'a> Gates<'a> {
-    fn of(snapshot: &Snapshot, limits: &Applying<'a>, now: Timestamp) -> Gates<'a> {
+    pub(super) fn of(snapshot: &Snapshot, limits: &Applying<'a>, now: Timestamp) -> Gates<'a> {
         let gates = limits.iter().map(|limit| (*limit, snapshot.meter(limit).cell(limit, now)));
         Gates { gates: gates.collect(), admission: snapshot.view.policy.admission }
     }
@@ -121,7 +121,7 @@ impl<'a> Gates<'a> {
     }
 
     /// Sets the offer aside at all of them. False: one of them changed meanwhile, and nothing is held.
-    fn take(&self, hold: &mut Hold, offer: (Usage, Spend)) -> bool {
+    pub(super) fn take(&self, hold: &mut Hold, offer: (Usage, Spend)) -> bool {
         hold.begin_again(offer);
         for (limit, cell) in &self.gates {
             let held = offer.1.of(limit.key.measure);

@@ -15,6 +15,7 @@ use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
 use crate::governance::time::{Span, Window};
 use crate::governance::view::{Digest, Measure, Policy};
+use crate::state::admission::Gates;
 use crate::state::hold::Hold;
 use crate::state::outbox::Ending;
 use proptest::collection::vec;
@@ -525,6 +526,24 @@ fn threads_never_overspend() {
     let admitted: usize = spenders.collect::<Vec<_>>().into_iter().map(|t| t.join().unwrap()).sum();
     // Outbox places are 1000: every admitted call fits exactly.
     assert_eq!((admitted, house.tallies()), (1_000, vec![(50_000, 0)]));
+}
+
+#[test]
+fn a_race_that_is_lost_leaves_nothing_behind() {
+    let house = House::with(key(vec![budget("a", 1_000, "1h")], None, (vec![budget("b", 50, "1h")], None)));
+    // Between the look and the hold another call took all of the second.
+    let _other = house.admit(60, 0).unwrap();
+    let before = house.tallies();
+    let (snapshot, now) = (house.state.snapshot(), house.state.clock.now());
+    let caller = snapshot.view.caller(&DIGEST).map(|caller| &**caller);
+    let limits = snapshot.view.limits(caller, Some(0), "openai", "m", "m");
+    let mut mine = House::with(key(vec![], None, (vec![], None))).admit(0, 0).unwrap();
+    let offer = (Usage::default(), Spend { cost: Nanos::new(7), tokens: 0 });
+    assert!(!Gates::of(&snapshot, &limits, now).take(&mut mine, offer));
+    assert_eq!(house.tallies(), before);
+    mine.mark_sent();
+    settle(mine, 7, 0);
+    assert_eq!(house.tallies(), before);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Every interleaving of two or three threads at one cell and at two: loom runs them all. The cell is the very
 //! file that serves, compiled against loom's atomics.
 
+#[expect(clippy::duplicate_mod, reason = "the second time its atomics are others")]
 #[path = "../cell.rs"]
 mod cell;
 
