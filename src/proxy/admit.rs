@@ -65,10 +65,13 @@ pub(super) fn admit(
     }
     let tag = CallTag {
         virtual_key: caller.map(|caller| Arc::clone(&caller.key.id)),
+        team: caller.and_then(Caller::team_id),
+        customer: caller.and_then(Caller::customer_id),
         provider: Arc::clone(&target.provider.name),
         model: target.model.as_str().into(),
         kind: call.kind,
         admitted_at: now,
+        price: price.clone(),
     };
     let (config, upstream_model) = (target.config, &*target.upstream_model);
     let ask = Ask { caller, config, upstream_model, usage, spend: held, bound: most, tag };

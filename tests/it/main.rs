@@ -6,6 +6,7 @@ mod authority;
 mod binary;
 mod bodies;
 mod crash;
+mod database;
 mod dialects;
 mod endings;
 mod fake;

@@ -289,10 +289,13 @@ impl World {
             bound: (Usage::default(), most),
             tag: CallTag {
                 virtual_key: Some(format!("vk{n}").into()),
+                team: Some("t".into()),
+                customer: Some("c".into()),
                 provider: "openai".into(),
                 model: "m".into(),
                 kind: RequestKind::ChatCompletion,
                 admitted_at: self.state.clock.now(),
+                price: None,
             },
         };
         let fit = |room: Room| {
