@@ -223,6 +223,7 @@ impl Run<'_> {
                 }
             };
             x.attempts += 1;
+            x.lowered = admitted.lowered;
             made += 1;
             turns[i].asked += 1;
             let ways = Ways {

@@ -39,6 +39,8 @@ pub struct Metrics {
     ejections: IntCounterVec,
     /// `tollgate_provider_full_total{provider}`: calls that found no place, or not in time.
     full: IntCounterVec,
+    /// `tollgate_excess_nanodollars_total{provider}`: money billed beyond the most that calls could have come to.
+    excess_nanos: IntCounterVec,
     /// `tollgate_request_duration_seconds`: from the request's head to the end of its answer.
     duration: Histogram,
     /// `tollgate_first_byte_seconds`: from the request's head to the answer's first byte from a provider.
@@ -101,6 +103,11 @@ impl Metrics {
                 &["provider", "what"],
             ),
             full: counters("tollgate_provider_full_total", "Calls that found no place at a provider.", &["provider"]),
+            excess_nanos: counters(
+                "tollgate_excess_nanodollars_total",
+                "Money billed beyond the most that calls could have come to, in billionths of a dollar.",
+                &["provider"],
+            ),
             duration: seconds("tollgate_request_duration_seconds", "From request to the end of the answer."),
             first_byte: seconds("tollgate_first_byte_seconds", "From request to the provider's first byte."),
             open_holds: gauge("tollgate_open_holds", "Attempts admitted and not yet settled."),
@@ -168,6 +175,11 @@ impl Metrics {
 
     pub fn full(&self, provider: &str) {
         self.full.with_label_values(&[provider]).inc();
+    }
+
+    /// Counts what a provider billed beyond the bound that it was given.
+    pub fn beyond_bound(&self, provider: &str, nanos: u64) {
+        self.excess_nanos.with_label_values(&[provider]).inc_by(nanos);
     }
 
     pub fn excess(&self, provider: &str) {

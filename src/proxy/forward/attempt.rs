@@ -4,7 +4,7 @@ use super::heads::{client_head, upstream_head};
 use super::{Attempt, Failed, Job, Said, Sign};
 use crate::governance::route::Target;
 use crate::provider::failure::{Again, Told, Verdict, verdict};
-use crate::provider::{Reader, Reading, openai};
+use crate::provider::{Reader, Reading, Rewrite, openai};
 use crate::proxy::Failure;
 use crate::proxy::admit::Admitted;
 use crate::proxy::dial::{DialError, Line};
@@ -15,7 +15,7 @@ use crate::state::clock::{since, stopwatch};
 use crate::state::health::Pass;
 use crate::state::outbox::Ending;
 use bytes::{Bytes, BytesMut};
-use http::header;
+use http::{StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, RetryType};
 use pingora_proxy::Session;
@@ -95,15 +95,17 @@ pub(super) async fn attempt(
     let (mut line, head) = match reached {
         Ok(reached) => reached,
         Err(Stop::Failed(ending, failure, verdict)) => {
-            settle(admitted, End::NoCharge(ending));
+            settle(admitted, End::Failed(ending));
             return Attempt::Failed(failed(failure, verdict));
         }
         Err(Stop::ClientGone(reading)) => {
+            let ending = Ending::ClientGone;
             settle(
                 admitted,
                 match &reading {
-                    None => End::NoCharge(Ending::ClientGone),
-                    Some(reading) => End::Answered { ending: Ending::ClientGone, reading },
+                    Unread::Refused => End::NoCharge(ending),
+                    Unread::Failed => End::Failed(ending),
+                    Unread::Read(reading) => End::Answered { ending, reading },
                 },
             );
             return Attempt::ClientGone;
@@ -111,10 +113,11 @@ pub(super) async fn attempt(
     };
     gateway.metrics.first_byte(since(x.started));
     if head.status.is_client_error() || head.status.is_server_error() {
-        settle(admitted, End::NoCharge(Ending::UpstreamFailed));
+        settle(admitted, without_output(head.status, Ending::UpstreamFailed));
         return refused(job, session, x, (at, target), (line, head), ways).await;
     }
-    let (success, events) = (head.status.is_success(), is_event_stream(&head));
+    let status = head.status;
+    let (success, events) = (status.is_success(), is_event_stream(&head));
     if let Some(pass) = pass.filter(|_| success) {
         pass.answering();
     }
@@ -127,8 +130,8 @@ pub(super) async fn attempt(
     let nothing = (pumped.unseen || pumped.error_first) && usage.is_none() && *delivered_tokens == 0;
     let end = match (success && !nothing, pumped.ending) {
         (true, ending) => End::Answered { ending, reading: &pumped.reading },
-        (false, Ending::Completed) => End::NoCharge(Ending::UpstreamFailed),
-        (false, ending) => End::NoCharge(ending),
+        (false, Ending::Completed) => without_output(status, Ending::UpstreamFailed),
+        (false, ending) => without_output(status, ending),
     };
     settle(admitted, end);
     put_away(job, line, pumped.line_is_clean).await;
@@ -232,11 +235,24 @@ fn answer(
     }
 }
 
+/// The end of an attempt that wrote nothing. A provider that refused has done nothing that it could bill; one that
+/// failed may have.
+fn without_output(status: StatusCode, ending: Ending) -> End<'static> {
+    if status.is_server_error() || status.is_success() { End::Failed(ending) } else { End::NoCharge(ending) }
+}
+
 /// Why an attempt got no answer.
 enum Stop {
     Failed(Ending, Failure, Verdict),
-    /// With what was still learnt about the answer, if the request was sent at all.
-    ClientGone(Option<Reading>),
+    ClientGone(Unread),
+}
+
+/// What was still learnt about an answer that nobody waits for.
+enum Unread {
+    /// The request was not sent, or it was refused.
+    Refused,
+    Failed,
+    Read(Reading),
 }
 
 /// Gets the request to the provider and the answer's head back.
@@ -258,7 +274,14 @@ async fn reach(
     };
     let origin = gateway.dialer.origin(base).map_err(|error| unreachable(&error))?;
     let path = format!("{}{path}", origin.path());
-    let body = request.call.rewrite(&request.body, &target.upstream_model, asks_usage(job, target));
+    let body = request.call.rewrite(
+        &request.body,
+        Rewrite {
+            model: &target.upstream_model,
+            ask_usage: asks_usage(job, target),
+            output_cap: admitted.lowered.map(|tokens| (openai::output_cap_name(provider, kind), tokens)),
+        },
+    );
     let deadline = stopwatch() + network.request_timeout;
     let mut stale = 0;
     loop {
@@ -269,7 +292,7 @@ async fn reach(
             Some(Err(_)) => {
                 return Err(failed(Failure::ConnectTimedOut { provider: name() }, Verdict::UNREACHABLE));
             }
-            None => return Err(Stop::ClientGone(None)),
+            None => return Err(Stop::ClientGone(Unread::Refused)),
         };
         let h2 = line.session.as_http2().is_some();
         let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2).map_err(|error| {
@@ -285,16 +308,17 @@ async fn reach(
             Watched::Done(Err(error)) => error,
             Watched::LeftAndDone(Ok(head)) if !head.status.is_success() => {
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(None));
+                let failed = head.status.is_server_error();
+                return Err(Stop::ClientGone(if failed { Unread::Failed } else { Unread::Refused }));
             }
             Watched::LeftAndDone(Ok(head)) => {
                 let reading = read_on(&mut line, reader(job, target, &head), stopwatch() + drain).await;
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(Some(reading)));
+                return Err(Stop::ClientGone(Unread::Read(reading)));
             }
             Watched::LeftAndDone(Err(_)) | Watched::Left => {
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(Some(Reading::default())));
+                return Err(Stop::ClientGone(Unread::Read(Reading::default())));
             }
         };
         line.session.shutdown().await;

@@ -82,6 +82,7 @@ impl Behaviour {
         Behaviour { read: Read::Whole, steps: Arc::new(steps) }
     }
 
+    /// What to do about this request.
     pub fn steps(&self, request: &Request) -> Vec<Step> {
         (self.steps)(request)
     }
