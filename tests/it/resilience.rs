@@ -308,6 +308,30 @@ fn the_last_usable_key_is_asked_however_often_it_fails() {
 }
 
 #[test]
+fn what_may_have_been_billed_is_charged_where_nothing_may_be_exceeded() {
+    let change = |config: &mut Value| {
+        two_keys(config);
+        config["governance"]["admission"] = json!("never_exceed");
+    };
+    house_with(change, async |house| {
+        for (name, failure, billed) in [
+            ("429", status(429), false),
+            ("401", status(401), false),
+            ("500", status(500), true),
+            ("close", only(Step::Close), true),
+        ] {
+            house.heal("openai").await;
+            let key = house.key_with_budget(10.0).await;
+            house.fake.script([failure, Good::ending(End::GoodThenClose).into()]);
+            let reply = house.chat(&key, &chat()).await;
+            let spent = house.spent(&key).await;
+            let answered = if reply.status == 200 { cost(ONE_CALL) } else { 0 };
+            assert!(spent >= answered && (spent > answered) == billed, "{name}: {spent} {reply:?}");
+        }
+    });
+}
+
+#[test]
 fn an_error_answer_of_any_length_is_passed_on_whole() {
     house_with(
         |_| {},
