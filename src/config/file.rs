@@ -4,9 +4,10 @@
 
 use super::settings::{Admin, Auth, Log, LogFormat, Server, Settings, Show, Store, Tls};
 use super::{DEFAULT_UPGRADE_SOCKET, declared, prices};
+use crate::governance::catalog::Catalog;
 use crate::governance::judge::Admission;
 use crate::governance::money::Rate;
-use crate::governance::pricing::{Catalog, Price, Prices, UnknownModel};
+use crate::governance::pricing::{Price, UnknownModel};
 use crate::governance::secret::Secret;
 use crate::governance::time::Span;
 use crate::governance::view::Policy;
@@ -352,13 +353,10 @@ fn read_unknown_model(root: &Object<'_>, reading: &mut Reading<'_>) -> UnknownMo
     match pricing.raw("unknown_model") {
         Given::Value(Value::Object(_)) => {
             let Some(prices) = pricing.object("unknown_model", faults).value() else { return UnknownModel::Refuse };
-            only_known(&prices, &["input_cost_per_token", "output_cost_per_token"], faults);
-            let standard = Prices {
-                input: rate(&prices, "input_cost_per_token", faults),
-                output: rate(&prices, "output_cost_per_token", faults),
-                ..Prices::default()
-            };
-            UnknownModel::Priced(Arc::new(Price { standard, ..Price::default() }))
+            let names = ["input_cost_per_token", "output_cost_per_token"];
+            only_known(&prices, &names, faults);
+            let rates = names.map(|name| Some((name, rate(&prices, name, faults)?)));
+            UnknownModel::Priced(Arc::new(Price::named(rates.into_iter().flatten())))
         }
         _ => {
             let choices = [("refuse", UnknownModel::Refuse), ("free", UnknownModel::Free)];

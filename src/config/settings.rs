@@ -1,6 +1,6 @@
 //! What the program receives: checked, typed, complete.
 
-use crate::governance::pricing::Catalog;
+use crate::governance::catalog::Catalog;
 use crate::governance::secret::Secret;
 use crate::governance::view::Policy;
 use crate::wire::declared::Declared;

@@ -5,6 +5,7 @@ use crate::governance::entity::ClientConfig;
 use crate::governance::judge::Admission;
 use crate::governance::money::Nanos;
 use crate::governance::pricing::UnknownModel;
+use crate::governance::request::RequestKind;
 use crate::governance::usage::Usage;
 use crate::governance::view::{Slots, View};
 use crate::wire::provider as wire;
@@ -344,7 +345,10 @@ fn models_without_a_price_get_what_the_file_says() {
     else {
         panic!("prices were given")
     };
-    assert_eq!(price.cost(&Usage { input: 10, output: 10, ..Usage::default() }), Nanos::new(30_000));
+    assert_eq!(
+        price.cost(RequestKind::ChatCompletion, &Usage { input: 10, output: 10, ..Usage::default() }),
+        Nanos::new(30_000)
+    );
 }
 
 #[test]

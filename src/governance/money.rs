@@ -80,6 +80,15 @@ impl Picos {
         let nanos = self.0.div_ceil(PICOS_PER_NANO);
         Nanos(i64::try_from(nanos).unwrap_or(i64::MAX))
     }
+
+    /// For a price of so many units together. Below a pico it rounds up.
+    pub fn div_ceil(self, units: u64) -> Picos {
+        Picos(self.0.div_ceil(u128::from(units.max(1))))
+    }
+
+    pub const fn get(self) -> u128 {
+        self.0
+    }
 }
 
 impl Add for Picos {

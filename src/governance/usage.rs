@@ -5,8 +5,9 @@
 
 use super::money::Nanos;
 
-/// Units of one call. No two members count the same thing but one: `reasoning` is a part of `output`. A call is
-/// one request whatever else is in it, so requests are not counted.
+/// Units of one call. No two members count the same thing, except that four are parts of others: `reasoning` of
+/// `output`, and what is told apart among cached tokens. A call is one request whatever else is in it, so requests
+/// are not counted.
 ///
 /// Tokens are what most calls consist of and what token limits count. The rest is mostly zero; those are the
 /// units that speech, pictures, film and tools are sold by.
@@ -25,6 +26,7 @@ pub struct Usage {
     pub image_input: u64,
     /// Text tokens generated, reasoning included.
     pub output: u64,
+    /// Of `output`, what was thought and mostly not shown.
     pub reasoning: u64,
     /// Tokens of generated sound.
     pub audio_output: u64,
@@ -32,6 +34,10 @@ pub struct Usage {
     pub image_output: u64,
     /// Characters (not bytes) of text to be spoken.
     pub characters: u32,
+    /// Tokens of sound and of pictures among `cache_read`, and of sound among `cache_write`.
+    pub cached_audio: u32,
+    pub cached_image: u32,
+    pub written_audio: u32,
     /// Thousandths of a second of sound or film that were sent.
     pub input_millis: u32,
     /// Thousandths of a second of sound or film that were generated.
@@ -116,10 +122,15 @@ impl SearchContext {
 
     /// Reads a provider's word; unknown words mean the usual size.
     pub fn from_word(word: &str) -> SearchContext {
+        SearchContext::named(word).unwrap_or_default()
+    }
+
+    pub fn named(word: &str) -> Option<SearchContext> {
         match word {
-            "low" => SearchContext::Low,
-            "high" => SearchContext::High,
-            _ => SearchContext::Medium,
+            "low" => Some(SearchContext::Low),
+            "medium" => Some(SearchContext::Medium),
+            "high" => Some(SearchContext::High),
+            _ => None,
         }
     }
 }
@@ -135,7 +146,7 @@ pub enum Source {
 }
 
 /// The lane that served the call, where the provider names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum ServiceTier {
     #[default]
     Standard,
@@ -199,6 +210,9 @@ mod tests {
             audio_output: 1 << 8,
             image_output: 1 << 9,
             characters: 1 << 10,
+            cached_audio: 1 << 10,
+            cached_image: 1 << 10,
+            written_audio: 1 << 10,
             input_millis: 1 << 11,
             output_millis: 1 << 12,
             input_pictures: pictures,

@@ -46,7 +46,7 @@ pub(super) fn admit(
         kind: call.kind,
         admitted_at: now,
     };
-    let spend = spend(price.as_deref(), &usage);
+    let spend = spend(price.as_deref(), call.kind, &usage);
     let bound = bound(call, price.as_deref(), &usage);
     let (config, upstream_model) = (target.config, &*target.upstream_model);
     let hold = state.admit(snapshot, Ask { caller, config, upstream_model, usage, spend, bound, tag })?;
@@ -54,9 +54,9 @@ pub(super) fn admit(
 }
 
 /// What usage comes to.
-pub(super) fn spend(price: Option<&Price>, usage: &Usage) -> Spend {
+pub(super) fn spend(price: Option<&Price>, kind: RequestKind, usage: &Usage) -> Spend {
     let tokens = i64::try_from(usage.total()).unwrap_or(SPEND_MAX).min(SPEND_MAX);
-    let cost = price.map(|price| price.cost(usage)).unwrap_or_default();
+    let cost = price.map(|price| price.cost(kind, usage)).unwrap_or_default();
     Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens }
 }
 
@@ -79,8 +79,8 @@ fn bound(call: &Call, price: Option<&Price>, expected: &Usage) -> (Usage, Spend)
         }
     };
     let usage = Usage::estimated(input.max(expected.input), output.max(expected.output));
-    let Spend { tokens, .. } = spend(None, &usage);
-    let cost = price.map(|price| price.cost_bound(usage.input, usage.output)).unwrap_or_default();
+    let Spend { tokens, .. } = spend(None, call.kind, &usage);
+    let cost = price.map(|price| price.cost_bound(call.kind, &usage)).unwrap_or_default();
     (usage, Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens })
 }
 

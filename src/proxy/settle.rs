@@ -34,7 +34,7 @@ pub(super) fn settle(state: &State, metrics: &Metrics, call: &Call, admitted: Ad
     };
     metrics.attempted(&provider, ending.as_str());
     let (_, held) = hold.estimate();
-    let spend = spend(price.as_deref(), &usage);
+    let spend = spend(price.as_deref(), call.kind, &usage);
     match usage.source {
         Source::Exact => {
             let answers = call.choices.max(1);
