@@ -4,6 +4,10 @@
 //! passed over: the format grows with every release. An entry without any price is left out rather than read as
 //! free. Where an entry charges by another unit and writes its tokens as zero, the zeros are not prices.
 
+mod table;
+
+pub use table::{PriceSource, TABLE_BYTES_MAX, Table, url_fault};
+
 use crate::governance::catalog::{Catalog, Mode};
 use crate::governance::money::Rate;
 use crate::governance::price_field::{Field, Unit, place, search};
@@ -23,9 +27,11 @@ const SHOWN_CHARS_MAX: usize = 100;
 /// An entry that documents the format and prices nothing.
 const SAMPLE: &str = "sample_spec";
 
+const BUILT_IN: &str = include_str!("../../config/prices.json");
+
 /// The prices that this version was built with. They age: operators load a current table.
 pub fn built_in() -> Catalog {
-    read(include_str!("../../config/prices.json")).expect("the built-in table is read by a test")
+    read(BUILT_IN).expect("the built-in table is read by a test")
 }
 
 /// Reads a table: an object of entries, each an object of fields, prices in dollars per token.

@@ -63,16 +63,35 @@ const TOKEN_NAMES: [&str; TOKENS] = [
     "image_output",
 ];
 
+/// What a call is charged: the sum of `parts`, rounded up. Without a price it is free.
+pub fn cost(price: Option<&Price>, kind: RequestKind, usage: &Usage) -> Nanos {
+    match usage.reported_cost {
+        Some(_) => parts(price, kind, usage).into_iter().map(|part| part.amount).sum::<Picos>().round_up(),
+        None => price.map(|price| price.cost(kind, usage)).unwrap_or_default(),
+    }
+}
+
+/// What a charge is made of. A cost that the provider reported stands for all of it: usage whose reported cost is not
+/// believed does not have it any more.
+pub fn parts(price: Option<&Price>, kind: RequestKind, usage: &Usage) -> Vec<Part> {
+    let Some(told) = usage.reported_cost else {
+        return price.map(|price| price.parts(kind, usage)).unwrap_or_default();
+    };
+    let amount = Picos::of(told);
+    let rate = Rate::new(u64::try_from(amount.get()).unwrap_or(u64::MAX));
+    vec![Part { unit: "reported", count: 1, rate, per: 1, amount }]
+}
+
 impl Price {
-    /// What `usage` costs: the sum of `parts`, rounded up.
+    /// What `usage` costs by these prices, whatever the provider reports: the sum of `parts`, rounded up.
     pub fn cost(&self, kind: RequestKind, usage: &Usage) -> Nanos {
         let mut sum = Picos::default();
         self.walk(kind, usage, |part| sum = sum + part.amount);
         sum.round_up()
     }
 
-    /// What a cost is made of.
-    pub fn parts(&self, kind: RequestKind, usage: &Usage) -> Vec<Part> {
+    /// What such a cost is made of.
+    fn parts(&self, kind: RequestKind, usage: &Usage) -> Vec<Part> {
         let mut parts = Vec::new();
         self.walk(kind, usage, |part| parts.push(part));
         parts

@@ -1,5 +1,6 @@
 //! Holding: what an attempt is expected to cost, set aside at every limit before a byte is sent.
 
+use crate::governance::charge;
 use crate::governance::money::Nanos;
 use crate::governance::pricing::Price;
 use crate::governance::refusal::Refusal;
@@ -26,6 +27,8 @@ pub(super) struct Admitted {
     pub(super) hold: Hold,
     /// Absent: the model has no price and costs nothing here.
     pub(super) price: Option<Arc<Price>>,
+    /// Whether the provider is believed when it says what the call cost.
+    pub(super) believed: bool,
 }
 
 /// Holds for one target, or says which limit stands in the way.
@@ -50,13 +53,14 @@ pub(super) fn admit(
     let bound = bound(call, price.as_deref(), &usage);
     let (config, upstream_model) = (target.config, &*target.upstream_model);
     let hold = state.admit(snapshot, Ask { caller, config, upstream_model, usage, spend, bound, tag })?;
-    Ok(Admitted { hold, price })
+    let believed = target.provider.reports_cost(target.key.as_deref());
+    Ok(Admitted { hold, price, believed })
 }
 
 /// What usage comes to.
 pub(super) fn spend(price: Option<&Price>, kind: RequestKind, usage: &Usage) -> Spend {
     let tokens = i64::try_from(usage.total()).unwrap_or(SPEND_MAX).min(SPEND_MAX);
-    let cost = price.map(|price| price.cost(kind, usage)).unwrap_or_default();
+    let cost = charge::cost(price, kind, usage);
     Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens }
 }
 

@@ -1,6 +1,8 @@
 //! The end of every attempt: usage becomes money, and the hold becomes an entry.
 
 use super::admit::{Admitted, spend};
+use crate::governance::charge::{self, Reported};
+use crate::governance::money::Nanos;
 use crate::governance::pricing::Price;
 use crate::governance::request::RequestKind;
 use crate::governance::usage::{Source, Usage};
@@ -23,9 +25,9 @@ pub(super) enum End<'a> {
 
 /// Ends an attempt. The only place that does, but for a hold that is dropped.
 pub(super) fn settle(state: &State, metrics: &Metrics, call: &Call, admitted: Admitted, end: End<'_>) {
-    let Admitted { hold, price } = admitted;
+    let Admitted { hold, price, believed } = admitted;
     let provider = std::sync::Arc::clone(&hold.tag().provider);
-    let (ending, usage) = match end {
+    let (ending, mut usage) = match end {
         End::NoCharge(ending) => {
             metrics.attempted(&provider, ending.as_str());
             return hold.release(ending);
@@ -33,6 +35,7 @@ pub(super) fn settle(state: &State, metrics: &Metrics, call: &Call, admitted: Ad
         End::Answered { ending, reading } => (ending, charged(call, reading, price.as_deref(), hold.estimate().0)),
     };
     metrics.attempted(&provider, ending.as_str());
+    usage.reported_cost = if believed { believable(metrics, call, &provider, price.as_deref(), &usage) } else { None };
     let (_, held) = hold.estimate();
     let spend = spend(price.as_deref(), call.kind, &usage);
     match usage.source {
@@ -52,13 +55,30 @@ pub(super) fn settle(state: &State, metrics: &Metrics, call: &Call, admitted: Ad
     hold.settle(ending, usage, spend);
 }
 
+/// What the provider reports to have charged, if it can be so.
+fn believable(metrics: &Metrics, call: &Call, provider: &str, price: Option<&Price>, usage: &Usage) -> Option<Nanos> {
+    match charge::reported(price, call.kind, usage) {
+        Reported::Not => None,
+        Reported::Plausible(cost) => {
+            metrics.reported(provider, "charged");
+            Some(cost)
+        }
+        Reported::Absurd(cost) => {
+            metrics.reported(provider, "absurd");
+            tracing::warn!(provider, reported = %cost, "the provider reports an absurd cost; charged by the price table");
+            None
+        }
+    }
+}
+
 /// The usage to charge: the provider's if it told one that can be, the hold's if it told nonsense,
 /// and else an estimate from what was sent and delivered.
 fn charged(call: &Call, reading: &Reading, price: Option<&Price>, held: Usage) -> Usage {
     match (&reading.usage, &reading.garbage) {
         (Some(usage), _) if usage.total() == 0 && reading.delivered_tokens > 0 => {
             // Something was written, so "nothing" is not the truth.
-            Usage::estimated(held.input, reading.delivered_tokens)
+            let reported_cost = usage.reported_cost;
+            Usage { reported_cost, ..Usage::estimated(held.input, reading.delivered_tokens) }
         }
         (Some(usage), _) if plausible(call, usage, price) => *usage,
         (Some(_), _) | (None, Some(_)) => held,

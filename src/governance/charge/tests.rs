@@ -327,6 +327,17 @@ fn a_reported_cost_is_weighed() {
     check(Some(&price), Some(11 * DOLLAR), Reported::Plausible(Nanos::new(11 * DOLLAR)));
     check(Some(&price), Some(11 * DOLLAR + 1), Reported::Absurd(Nanos::new(11 * DOLLAR + 1)));
     check(Some(&price), Some(i64::MAX), Reported::Absurd(Nanos::MAX));
+    // It stands for all of the charge, and is its only part.
+    let told = usage(Some(7_000));
+    let found = parts(Some(&price), ChatCompletion, &told);
+    assert_eq!((found.len(), found[0].unit, found[0].amount.get()), (1, "reported", 7_000_000));
+    assert_eq!(cost(Some(&price), ChatCompletion, &told), Nanos::new(7_000));
+    assert_eq!(cost(None, ChatCompletion, &told), Nanos::new(7_000));
+    assert_eq!(cost(Some(&price), ChatCompletion, &usage(None)), Nanos::new(DOLLAR));
+    assert_eq!(
+        (cost(None, ChatCompletion, &usage(None)), parts(None, ChatCompletion, &usage(None))),
+        (Nanos::ZERO, vec![])
+    );
     // Without a price, against 200 dollars for a million tokens.
     check(None, Some(2_001 * DOLLAR), Reported::Plausible(Nanos::new(2_001 * DOLLAR)));
     check(None, Some(2_001 * DOLLAR + 1), Reported::Absurd(Nanos::new(2_001 * DOLLAR + 1)));
