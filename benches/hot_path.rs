@@ -307,10 +307,13 @@ fn hold(state: &State, snapshot: &Snapshot, caller: &Caller, tag: &CallTag) {
 fn tag(state: &State, caller: &Caller) -> CallTag {
     CallTag {
         virtual_key: Some(Arc::clone(&caller.key.id)),
+        team: caller.team_id(),
+        customer: caller.customer_id(),
         provider: "openai".into(),
         model: MODEL.into(),
         kind: RequestKind::ChatCompletion,
         admitted_at: state.clock.now(),
+        price: None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! What this version cannot do is refused, never ignored: money or access may hang on it.
 
 use super::prices::{PriceSource, Table, url_fault};
-use super::settings::{Admin, Auth, Log, LogFormat, Pricing, Server, Settings, Show, Store, Tls};
+use super::settings::{Admin, Auth, Ledger, Log, LogFormat, Pricing, Server, Settings, Show, Store, Tls};
 use super::{DEFAULT_UPGRADE_SOCKET, declared};
 use crate::governance::judge::Admission;
 use crate::governance::money::Rate;
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 /// The sections of the file.
 pub(super) const SECTIONS: &[&str] =
-    &["server", "admin", "store", "client", "providers", "governance", "pricing", "log", "auth_config"];
+    &["server", "admin", "store", "ledger", "client", "providers", "governance", "pricing", "log", "auth_config"];
 pub(super) const SERVER: &[&str] = &[
     "listen",
     "threads",
@@ -41,6 +41,7 @@ pub(super) const SERVER: &[&str] = &[
 pub(super) const TLS: &[&str] = &["cert", "key"];
 pub(super) const ADMIN: &[&str] = &["listen", "auth", "token", "metrics_auth", "allowed_origins", "show_virtual_keys"];
 pub(super) const STORE: &[&str] = &["path", "encryption_key"];
+pub(super) const LEDGER: &[&str] = &["keep"];
 pub(super) const CLIENT: &[&str] = &[
     "enforce_auth_on_inference",
     "required_headers",
@@ -113,6 +114,8 @@ const PRICES_REFRESH: Duration = Duration::from_secs(24 * 3_600);
 const PRICES_REFRESH_LEAST: Duration = Duration::from_secs(3_600);
 
 const MIB: u64 = 1024 * 1024;
+const LEDGER_KEEP: Duration = Duration::from_secs(90 * 24 * 3_600);
+const LEDGER_KEEP_LEAST: Duration = Duration::from_secs(3_600);
 const BODY_BYTES_LARGEST: u64 = 1024 * MIB;
 
 /// What reading needs beside the tree.
@@ -141,6 +144,7 @@ pub(super) fn read(value: &Value, reading: &mut Reading<'_>) -> Option<Settings>
         server: read_server(&root, reading)?,
         admin: read_admin(&root, reading)?,
         store: read_store(&root, reading),
+        ledger: read_ledger(&root, reading),
         policy,
         declared,
         pricing,
@@ -253,6 +257,28 @@ fn read_admin(root: &Object<'_>, reading: &mut Reading<'_>) -> Option<Admin> {
         allowed_origins: admin.texts("allowed_origins", faults).value().unwrap_or_default(),
         show_virtual_keys: choice(&admin, "show_virtual_keys", &shows, faults).unwrap_or(Show::Always),
     })
+}
+
+/// The store's section alone, for commands that need nothing else. Its faults are those whose path begins so.
+pub(super) fn read_store_of(value: &Value, reading: &mut Reading<'_>) -> Option<Store> {
+    let root = Object::of(value, "", reading.faults)?;
+    Some(read_store(&root, reading))
+}
+
+fn read_ledger(root: &Object<'_>, reading: &mut Reading<'_>) -> Ledger {
+    let mut ledger = Ledger { keep: Some(LEDGER_KEEP) };
+    let Some(section) = section(root, "ledger", reading) else { return ledger };
+    let faults = &mut *reading.faults;
+    only_known(&section, LEDGER, faults);
+    if section.raw("keep").value().and_then(Value::as_str) == Some("forever") {
+        ledger.keep = None;
+    } else if let Some(keep) = duration(&section, "keep", faults) {
+        if keep > Duration::ZERO && keep < LEDGER_KEEP_LEAST {
+            faults.add(section.path("keep"), "must be 1h or longer; forever, or 0, keeps everything");
+        }
+        ledger.keep = (keep > Duration::ZERO).then_some(keep);
+    }
+    ledger
 }
 
 fn read_store(root: &Object<'_>, reading: &mut Reading<'_>) -> Store {

@@ -71,6 +71,7 @@ fn the_full_sample_shows_the_defaults() {
     assert_eq!(format!("{:?}", full.server), format!("{:?}", empty.server));
     assert_eq!(format!("{:?}", full.policy), format!("{:?}", empty.policy));
     assert_eq!(full.log, empty.log);
+    assert_eq!(full.ledger, empty.ledger);
     let (full, minimal) = (view(&full), view(&parse(MINIMAL).unwrap()));
     let client = ClientConfig { config_hash: String::new(), ..ClientConfig::clone(&full.client) };
     assert_eq!(client, ClientConfig::default());
@@ -85,6 +86,7 @@ fn every_key_is_in_the_full_sample() {
         file::TLS,
         file::ADMIN,
         file::STORE,
+        file::LEDGER,
         file::CLIENT,
         file::GOVERNANCE,
         file::PRICING,

@@ -70,7 +70,31 @@ impl Field {
     pub const fn of(unit: Unit) -> Field {
         Field { unit, above: 0, tier: ServiceTier::Standard }
     }
+
+    /// A name that is for this place alone; `named` reads it. The table's own, but for the three kinds of search.
+    pub fn name(self) -> String {
+        let searches = SearchContext::ALL.into_iter().find(|context| search_unit(*context) == self.unit);
+        let base = match searches {
+            Some(context) => format!("{SEARCH}{}", context.word()),
+            None => NAMES.iter().find(|(_, units)| units[..] == [self.unit]).map_or("", |(name, _)| name).to_owned(),
+        };
+        let length = if self.above == 0 { String::new() } else { format!("_above_{}k_tokens", self.above / 1_000) };
+        let lane = LANES.iter().find(|(_, tier)| *tier == self.tier).map_or("", |(suffix, _)| suffix);
+        format!("{base}{length}{lane}")
+    }
+
+    pub fn named(name: &str) -> Option<Field> {
+        let (base, above, tier) = apart(name);
+        let known = || match NAMES.iter().find(|(name, _)| *name == base)?.1 {
+            [unit] => Some(*unit),
+            _ => None,
+        };
+        Some(Field { unit: search(base).or_else(known)?, above, tier })
+    }
 }
+
+/// The members of the object that `search_context_cost_per_query` may be begin so.
+const SEARCH: &str = "search_context_size_";
 
 const NAMES: &[(&str, &[Unit])] = &[
     ("input_cost_per_token", &[Unit::Input]),
@@ -124,11 +148,17 @@ const LANES: [(&str, ServiceTier); 3] =
 
 /// Where the price in `field` goes; one price may be for several units. `None`: it is none that we know.
 pub fn place(field: &str) -> Option<impl Iterator<Item = Field>> {
+    let (base, above, tier) = apart(field);
+    let (_, units) = NAMES.iter().find(|(name, _)| *name == base)?;
+    Some(units.iter().map(move |&unit| Field { unit, above, tier }))
+}
+
+/// A name without its length and its lane, and those.
+fn apart(field: &str) -> (&str, u32, ServiceTier) {
     let in_lane = LANES.iter().find_map(|(suffix, tier)| Some((field.strip_suffix(suffix)?, *tier)));
     let (rest, tier) = in_lane.unwrap_or((field, ServiceTier::Standard));
     let (base, above) = long_context(rest).unwrap_or((rest, 0));
-    let (_, units) = NAMES.iter().find(|(name, _)| *name == base)?;
-    Some(units.iter().map(move |&unit| Field { unit, above, tier }))
+    (base, above, tier)
 }
 
 /// Takes `_above_{N}k_tokens` off the end of a field.
@@ -140,7 +170,7 @@ fn long_context(field: &str) -> Option<(&str, u32)> {
 
 /// One of the prices in the object that `search_context_cost_per_query` may be.
 pub fn search(member: &str) -> Option<Unit> {
-    Some(search_unit(SearchContext::named(member.strip_prefix("search_context_size_")?)?))
+    Some(search_unit(SearchContext::named(member.strip_prefix(SEARCH)?)?))
 }
 
 pub const fn search_unit(context: SearchContext) -> Unit {
@@ -246,6 +276,19 @@ mod tests {
         for field in PRICE_FIELDS {
             assert!(place(field).is_some(), "{field}");
         }
+    }
+
+    #[test]
+    fn a_place_is_found_again_by_its_name() {
+        for name in PRICE_FIELDS {
+            for field in place(name).unwrap() {
+                assert_eq!(Field::named(&field.name()), Some(field), "{name}");
+            }
+        }
+        let field = Field { unit: Unit::SearchLow, above: 128_000, tier: ServiceTier::Flex };
+        assert_eq!(field.name(), "search_context_size_low_above_128k_tokens_flex");
+        assert_eq!(Field::of(Unit::CacheWriteLong).name(), "cache_creation_input_token_cost_above_1hr");
+        assert_eq!((Field::named("input"), Field::named("search_context_cost_per_query")), (None, None));
     }
 
     #[test]

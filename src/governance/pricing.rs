@@ -7,6 +7,7 @@ use super::price_field::{Field, TOKENS, Unit, place};
 use super::request::RequestKind;
 use super::usage::ServiceTier;
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// The prices of one model. One that is absent falls back: to a lower threshold, to the standard lane, and then
@@ -34,6 +35,13 @@ pub(super) struct Row {
     /// Whether tokens in each direction have a price at all.
     pub(super) has_input: bool,
     pub(super) has_output: bool,
+}
+
+/// By what was declared, which decides all the rest.
+impl Hash for Price {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.fields.hash(state);
+    }
 }
 
 /// What a call without any price is charged by.

@@ -4,6 +4,7 @@
 //! input is part of the input count; the readers in `provider` take that apart.
 
 use super::money::Nanos;
+use std::borrow::Cow;
 
 /// Units of one call. No two members count the same thing, except that four are parts of others: `reasoning` of
 /// `output`, and what is told apart among cached tokens. A call is one request whatever else is in it, so requests
@@ -44,7 +45,7 @@ pub struct Usage {
     pub output_millis: u32,
     /// Pictures that were sent, counted whether or not they have tokens as well.
     pub input_pictures: Pictures,
-    /// Pictures that came back, counted whether or not they have tokens as well.
+    /// Pictures that came back, counted whether or not they have tokens as well. A film is one, of its own size.
     pub output_pictures: Pictures,
     /// Web searches the provider made, or search units of a rerank.
     pub searches: u32,
@@ -70,6 +71,18 @@ pub struct Pictures {
 }
 
 impl Pictures {
+    fn named(&self, name: &'static str) -> Cow<'static, str> {
+        let size = match (self.width, self.height) {
+            (0, 0) => String::new(),
+            (width, height) => format!("/{width}x{height}"),
+        };
+        match self.quality {
+            Quality::Auto if size.is_empty() => name.into(),
+            Quality::Auto => format!("{name}{size}").into(),
+            quality => format!("{name}{size}/{}", quality.word()).into(),
+        }
+    }
+
     /// Reads a size as requests and answers write it, `1024x1536`. Anything else is none.
     pub fn size(text: &str) -> Option<(u16, u16)> {
         let (width, height) = text.split_once('x')?;
@@ -95,6 +108,18 @@ impl Quality {
     pub const ALL: [Quality; 6] =
         [Quality::Auto, Quality::Low, Quality::Medium, Quality::High, Quality::Standard, Quality::Hd];
 
+    /// As requests say it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Quality::Auto => "auto",
+            Quality::Low => "low",
+            Quality::Medium => "medium",
+            Quality::High => "high",
+            Quality::Standard => "standard",
+            Quality::Hd => "hd",
+        }
+    }
+
     /// Reads a request's or an answer's word; unknown words leave it to the provider.
     pub fn from_word(word: &str) -> Quality {
         match word {
@@ -119,6 +144,14 @@ pub enum SearchContext {
 
 impl SearchContext {
     pub const ALL: [SearchContext; 3] = [SearchContext::Medium, SearchContext::Low, SearchContext::High];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            SearchContext::Medium => "medium",
+            SearchContext::Low => "low",
+            SearchContext::High => "high",
+        }
+    }
 
     /// Reads a provider's word; unknown words mean the usual size.
     pub fn from_word(word: &str) -> SearchContext {
@@ -185,6 +218,66 @@ impl Usage {
         self.input_total().saturating_add(self.output_total())
     }
 
+    /// What it says beside tokens, by the name that the ledger and the parts of a cost give it; none is zero.
+    /// Pictures and searches whose price depends on more than their number have that in their name, as in
+    /// `output_pictures/1024x1536/high` and `searches/low`.
+    pub fn other(&self) -> Vec<(Cow<'static, str>, u64)> {
+        let search = match self.search_context {
+            SearchContext::Medium => "searches",
+            SearchContext::Low => "searches/low",
+            SearchContext::High => "searches/high",
+        };
+        let plain = [
+            ("characters", u64::from(self.characters)),
+            ("cached_audio", u64::from(self.cached_audio)),
+            ("cached_image", u64::from(self.cached_image)),
+            ("written_audio", u64::from(self.written_audio)),
+            ("input_millis", u64::from(self.input_millis)),
+            ("output_millis", u64::from(self.output_millis)),
+            (search, u64::from(self.searches)),
+            ("sessions", u64::from(self.sessions)),
+            ("reported_nanodollars", self.reported_cost.map_or(0, |cost| u64::try_from(cost.get()).unwrap_or(0))),
+        ];
+        let mut other = Vec::new();
+        other.extend(plain.into_iter().filter(|(_, units)| *units > 0).map(|(name, units)| (name.into(), units)));
+        for (name, pictures) in [("input_pictures", self.input_pictures), ("output_pictures", self.output_pictures)] {
+            if pictures.count > 0 {
+                other.push((pictures.named(name), u64::from(pictures.count)));
+            }
+        }
+        other
+    }
+
+    /// Takes back what `other` told. A name that nothing has is passed over.
+    pub fn take_other(&mut self, name: &str, units: u64) {
+        let small = u32::try_from(units).unwrap_or(u32::MAX);
+        let (name, more) = name.split_once('/').unwrap_or((name, ""));
+        let pictures = || {
+            let mut pictures = Pictures { count: small, ..Pictures::default() };
+            for word in more.split('/') {
+                match Pictures::size(word) {
+                    Some(size) => (pictures.width, pictures.height) = size,
+                    None => pictures.quality = Quality::from_word(word),
+                }
+            }
+            pictures
+        };
+        match name {
+            "characters" => self.characters = small,
+            "cached_audio" => self.cached_audio = small,
+            "cached_image" => self.cached_image = small,
+            "written_audio" => self.written_audio = small,
+            "input_millis" => self.input_millis = small,
+            "output_millis" => self.output_millis = small,
+            "searches" => (self.searches, self.search_context) = (small, SearchContext::from_word(more)),
+            "sessions" => self.sessions = u16::try_from(units).unwrap_or(u16::MAX),
+            "reported_nanodollars" => self.reported_cost = i64::try_from(units).ok().map(Nanos::new),
+            "input_pictures" => self.input_pictures = pictures(),
+            "output_pictures" => self.output_pictures = pictures(),
+            _ => {}
+        }
+    }
+
     /// An estimate of plain text tokens.
     pub fn estimated(input: u64, output: u64) -> Usage {
         Usage { input, output, source: Source::Estimated, ..Usage::default() }
@@ -226,6 +319,59 @@ mod tests {
         assert_eq!(usage.total(), 0b11_0111_1111);
         let most = Usage { input: u64::MAX, cache_read: 1, image_output: u64::MAX, output: 1, ..Usage::default() };
         assert_eq!((most.input_total(), most.output_total(), most.total()), (u64::MAX, u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn what_is_no_token_has_a_name() {
+        let check = |usage: Usage, names: &[(&str, u64)]| {
+            let other = usage.other();
+            assert_eq!(other.iter().map(|(name, units)| (&**name, *units)).collect::<Vec<_>>(), names);
+            let mut taken = Usage { input: usage.input, image_output: usage.image_output, ..Usage::default() };
+            names.iter().for_each(|(name, units)| taken.take_other(name, *units));
+            assert_eq!(taken.other(), other);
+        };
+        let pictures = |count, width, height, quality| Pictures { count, width, height, quality };
+        check(Usage { input: 5, image_output: 7, ..Usage::default() }, &[]);
+        let searches = |search_context| Usage { searches: 2, search_context, ..Usage::default() };
+        check(searches(SearchContext::Medium), &[("searches", 2)]);
+        check(searches(SearchContext::High), &[("searches/high", 2)]);
+        let all = Usage {
+            characters: 1,
+            cached_audio: 9,
+            cached_image: 10,
+            written_audio: 11,
+            input_millis: 2,
+            output_millis: 3,
+            searches: 4,
+            search_context: SearchContext::Low,
+            sessions: 5,
+            input_pictures: pictures(7, 0, 0, Quality::Auto),
+            output_pictures: pictures(8, 1_024, 1_536, Quality::High),
+            reported_cost: Some(Nanos::new(6)),
+            ..Usage::default()
+        };
+        let names = [
+            ("characters", 1),
+            ("cached_audio", 9),
+            ("cached_image", 10),
+            ("written_audio", 11),
+            ("input_millis", 2),
+            ("output_millis", 3),
+            ("searches/low", 4),
+            ("sessions", 5),
+            ("reported_nanodollars", 6),
+            ("input_pictures", 7),
+            ("output_pictures/1024x1536/high", 8),
+        ];
+        check(all, &names);
+        let drawn = |output_pictures| Usage { output_pictures, ..Usage::default() };
+        check(drawn(pictures(1, 512, 512, Quality::Auto)), &[("output_pictures/512x512", 1)]);
+        check(drawn(pictures(1, 0, 0, Quality::Hd)), &[("output_pictures/hd", 1)]);
+        check(drawn(pictures(0, 512, 512, Quality::Hd)), &[]);
+        check(Usage { reported_cost: Some(Nanos::new(-1)), ..Usage::default() }, &[]);
+        for quality in Quality::ALL {
+            assert_eq!(Quality::from_word(quality.word()), quality);
+        }
     }
 
     #[test]

@@ -44,10 +44,13 @@ pub(super) fn admit(
     let usage = expected(state, call, target, price.as_deref());
     let tag = CallTag {
         virtual_key: caller.map(|caller| Arc::clone(&caller.key.id)),
+        team: caller.and_then(Caller::team_id),
+        customer: caller.and_then(Caller::customer_id),
         provider: Arc::clone(&target.provider.name),
         model: target.model.as_str().into(),
         kind: call.kind,
         admitted_at: now,
+        price: price.clone(),
     };
     let spend = spend(price.as_deref(), call.kind, &usage);
     let bound = bound(call, price.as_deref(), &usage);

@@ -93,10 +93,13 @@ impl House {
         let snapshot = self.state.snapshot();
         let tag = CallTag {
             virtual_key: Some("vk".into()),
+            team: None,
+            customer: None,
             provider: "openai".into(),
             model: "m".into(),
             kind: RequestKind::ChatCompletion,
             admitted_at: self.state.clock.now(),
+            price: None,
         };
         let caller = snapshot.view.caller(&DIGEST).map(|caller| &**caller);
         let (usage, spend) = (Usage::default(), Spend { cost: Nanos::new(cost), tokens });

@@ -5,6 +5,7 @@ mod authority;
 mod binary;
 mod bodies;
 mod crash;
+mod database;
 mod dialects;
 mod fake;
 mod fallover;

@@ -459,6 +459,15 @@ impl Caller {
     pub fn own_limits(&self) -> impl Iterator<Item = &Limit> {
         self.limits.iter().chain(self.configs.iter().flat_map(|config| &config.limits))
     }
+
+    pub fn team_id(&self) -> Option<Arc<str>> {
+        self.team.as_ref().map(|team| Arc::clone(&team.entity.id))
+    }
+
+    /// Of the team's customer, or the key's own.
+    pub fn customer_id(&self) -> Option<Arc<str>> {
+        self.customer.as_ref().map(|customer| Arc::clone(&customer.entity.id))
+    }
 }
 
 /// A digest is uniform already: eight bytes of it are its hash.
