@@ -100,3 +100,37 @@ fn plausible(call: &Call, usage: &Usage, price: Option<&Price>) -> bool {
     usage.input_total() <= window.unwrap_or(TOKENS_SANE_MAX).saturating_mul(choices)
         && usage.output_total() <= output.unwrap_or(TOKENS_SANE_MAX).saturating_mul(choices)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::governance::money::Rate;
+
+    #[test]
+    fn a_reported_cost_is_charged_within_reason() {
+        let body = br#"{"model": "openrouter/m", "messages": [{"role": "user", "content": "hi"}]}"#;
+        let call = Call::read(RequestKind::ChatCompletion, body).unwrap();
+        let price = Price::named([("input_cost_per_token", Rate::new(1_000_000))]);
+        let metrics = Metrics::new();
+        let check = |nanos: i64, charged: Option<i64>| {
+            let usage = Usage { input: 1_000, reported_cost: Some(Nanos::new(nanos)), ..Usage::default() };
+            let believed = believable(&metrics, &call, "openrouter", Some(&price), &usage);
+            assert_eq!(believed, charged.map(Nanos::new), "{nanos}");
+            let usage = Usage { reported_cost: believed, ..usage };
+            // What is not believed is charged by the table: 1,000 × 1,000 nanos.
+            assert_eq!(spend(Some(&price), call.kind, &usage).cost.get(), charged.unwrap_or(1_000_000), "{nanos}");
+        };
+        check(777, Some(777));
+        check(0, None);
+        check(-1, None);
+        // Ten times what is expected, and a dollar of fees.
+        check(1_010_000_000, Some(1_010_000_000));
+        check(1_010_000_001, None);
+        let counted = metrics.render();
+        for (outcome, times) in [("charged", 2), ("absurd", 1)] {
+            let line =
+                format!("tollgate_reported_costs_total{{outcome=\"{outcome}\",provider=\"openrouter\"}} {times}\n");
+            assert!(counted.contains(&line), "{counted}");
+        }
+    }
+}
