@@ -6,7 +6,7 @@ use super::prices::{PriceSource, Table, url_fault};
 use super::settings::{Admin, Auth, Ledger, Log, LogFormat, Pricing, Server, Settings, Show, Store, Tls};
 use super::{DEFAULT_UPGRADE_SOCKET, declared};
 use crate::governance::judge::Admission;
-use crate::governance::money::Rate;
+use crate::governance::money::{Nanos, Rate};
 use crate::governance::pricing::{Price, UnknownModel};
 use crate::governance::secret::Secret;
 use crate::governance::time::Span;
@@ -55,6 +55,9 @@ const STORED_CLIENT: &[&str] =
     &["drop_excess_requests", "header_filter_config", "whitelisted_routes", "routing_chain_max_depth"];
 pub(super) const GOVERNANCE: &[&str] = &[
     "admission",
+    "min_output_tokens",
+    "max_request_cost",
+    "max_in_flight_per_key",
     "default_access",
     "virtual_keys",
     "customers",
@@ -337,12 +340,25 @@ fn read_policy(root: &Object<'_>, reading: &mut Reading<'_>) -> Policy {
     let faults = &mut *reading.faults;
     only_known(&governance, GOVERNANCE, faults);
     let policies = [("remaining", Admission::Remaining), ("never_exceed", Admission::NeverExceed)];
-    if choice(&governance, "admission", &policies, faults) == Some(Admission::NeverExceed) {
-        faults.add(governance.path("admission"), "'never_exceed' is not available in this version; use 'remaining'");
-    }
+    policy.admission = choice(&governance, "admission", &policies, faults).unwrap_or_default();
+    let least = ranged(&governance, "min_output_tokens", 1, 1 << 20, faults);
+    policy.output_min = least.and_then(|least| u64::try_from(least).ok()).unwrap_or(policy.output_min);
+    policy.request_cost_max = read_dollars(&governance, "max_request_cost", faults);
+    policy.in_flight_per_key_max = cap(&governance, "max_in_flight_per_key", faults);
     let access = choice(&governance, "default_access", &[("deny", false), ("allow", true)], faults);
     policy.allow_by_default = access.unwrap_or(false);
     policy
+}
+
+/// An amount above zero.
+fn read_dollars(object: &Object<'_>, name: &str, faults: &mut Faults) -> Option<Nanos> {
+    let value = object.raw(name).value()?;
+    let amount = value.as_number().and_then(|number| Nanos::from_dollars(&number.to_string()).ok());
+    let amount = amount.filter(|amount| *amount > Nanos::ZERO);
+    if amount.is_none() {
+        faults.add(object.path(name), "must be a number of dollars above zero");
+    }
+    amount
 }
 
 fn read_pricing(root: &Object<'_>, reading: &mut Reading<'_>) -> Pricing {

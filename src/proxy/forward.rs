@@ -89,6 +89,7 @@ pub(super) async fn forward(
             }
         };
         x.attempts += 1;
+        x.lowered = admitted.lowered;
         let more = tries[n + 1..].iter().any(|&(next, _)| !dead[next]);
         match attempt(job, session, x, (at, target), admitted, more).await {
             Attempt::Answered => return Ok(()),

@@ -7,6 +7,7 @@ mod copies;
 mod entities;
 mod journal;
 mod ledger;
+mod simulator;
 mod upgrade;
 
 use super::*;

@@ -3,7 +3,7 @@
 use super::heads::{client_head, upstream_head};
 use super::{Attempt, Failed, Job};
 use crate::governance::route::Target;
-use crate::provider::{Reader, Reading, openai};
+use crate::provider::{Reader, Reading, Rewrite, openai};
 use crate::proxy::Failure;
 use crate::proxy::admit::Admitted;
 use crate::proxy::dial::{DialError, Line};
@@ -75,15 +75,17 @@ pub(super) async fn attempt(
     let (mut line, head) = match reached {
         Ok(reached) => reached,
         Err(Stop::Failed(ending, failure)) => {
-            settle(admitted, End::NoCharge(ending));
+            settle(admitted, End::Failed(ending));
             return Attempt::Failed(Failed::Failure(failure));
         }
         Err(Stop::ClientGone(reading)) => {
+            let ending = Ending::ClientGone;
             settle(
                 admitted,
                 match &reading {
-                    None => End::NoCharge(Ending::ClientGone),
-                    Some(reading) => End::Answered { ending: Ending::ClientGone, reading },
+                    Unread::Refused => End::NoCharge(ending),
+                    Unread::Failed => End::Failed(ending),
+                    Unread::Read(reading) => End::Answered { ending, reading },
                 },
             );
             return Attempt::ClientGone;
@@ -91,13 +93,14 @@ pub(super) async fn attempt(
     };
     gateway.metrics.first_byte(since(x.started));
     if refuses_our_account(head.status) || (more && is_worth_another_try(head.status)) {
-        settle(admitted, End::NoCharge(Ending::UpstreamFailed));
+        settle(admitted, without_output(head.status, Ending::UpstreamFailed));
         let body = keep(&mut line).await;
         gateway.dialer.release(line).await;
         return Attempt::Failed(set_aside(target, at, head, body));
     }
     let deadline = stopwatch() + target.provider.network.request_timeout;
-    let (success, events, length) = (head.status.is_success(), is_event_stream(&head), length_kept(job, target, &head));
+    let status = head.status;
+    let (success, events, length) = (status.is_success(), is_event_stream(&head), length_kept(job, target, &head));
     let answer = Answer {
         reader: success.then(|| reader(job, target, &head)),
         head: client_head(job, x, head, target, length, session.req_header().version),
@@ -114,8 +117,8 @@ pub(super) async fn attempt(
     let nothing = (pumped.unseen || pumped.error_first) && usage.is_none() && *delivered_tokens == 0;
     let end = match (success && !nothing, pumped.ending) {
         (true, ending) => End::Answered { ending, reading: &pumped.reading },
-        (false, Ending::Completed) => End::NoCharge(Ending::UpstreamFailed),
-        (false, ending) => End::NoCharge(ending),
+        (false, Ending::Completed) => without_output(status, Ending::UpstreamFailed),
+        (false, ending) => without_output(status, ending),
     };
     settle(admitted, end);
     if pumped.line_is_clean {
@@ -133,11 +136,24 @@ pub(super) async fn attempt(
     }
 }
 
+/// The end of an attempt that wrote nothing. A provider that refused has done nothing that it could bill; one that
+/// failed may have.
+fn without_output(status: StatusCode, ending: Ending) -> End<'static> {
+    if status.is_server_error() || status.is_success() { End::Failed(ending) } else { End::NoCharge(ending) }
+}
+
 /// Why an attempt got no answer.
 enum Stop {
     Failed(Ending, Failure),
-    /// With what was still learnt about the answer, if the request was sent at all.
-    ClientGone(Option<Reading>),
+    ClientGone(Unread),
+}
+
+/// What was still learnt about an answer that nobody waits for.
+enum Unread {
+    /// The request was not sent, or it was refused.
+    Refused,
+    Failed,
+    Read(Reading),
 }
 
 /// Gets the request to the provider and the answer's head back.
@@ -158,7 +174,14 @@ async fn reach(
     };
     let origin = gateway.dialer.origin(base).map_err(|error| failed(unreachable(name(), &error)))?;
     let path = format!("{}{path}", origin.path());
-    let body = request.call.rewrite(&request.body, &target.upstream_model, asks_usage(job, target));
+    let body = request.call.rewrite(
+        &request.body,
+        Rewrite {
+            model: &target.upstream_model,
+            ask_usage: asks_usage(job, target),
+            output_cap: admitted.lowered.map(|tokens| (openai::output_cap_name(provider, kind), tokens)),
+        },
+    );
     let deadline = stopwatch() + network.request_timeout;
     let mut stale = 0;
     loop {
@@ -167,7 +190,7 @@ async fn reach(
             Some(Ok(Ok(line))) => line,
             Some(Ok(Err(error))) => return Err(failed(unreachable(name(), &error))),
             Some(Err(_)) => return Err(failed(Failure::ConnectTimedOut { provider: name() })),
-            None => return Err(Stop::ClientGone(None)),
+            None => return Err(Stop::ClientGone(Unread::Refused)),
         };
         let h2 = line.session.as_http2().is_some();
         let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2).map_err(|error| {
@@ -183,16 +206,17 @@ async fn reach(
             Watched::Done(Err(error)) => error,
             Watched::LeftAndDone(Ok(head)) if !head.status.is_success() => {
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(None));
+                let failed = head.status.is_server_error();
+                return Err(Stop::ClientGone(if failed { Unread::Failed } else { Unread::Refused }));
             }
             Watched::LeftAndDone(Ok(head)) => {
                 let reading = read_on(&mut line, reader(job, target, &head), stopwatch() + drain).await;
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(Some(reading)));
+                return Err(Stop::ClientGone(Unread::Read(reading)));
             }
             Watched::LeftAndDone(Err(_)) | Watched::Left => {
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(Some(Reading::default())));
+                return Err(Stop::ClientGone(Unread::Read(Reading::default())));
             }
         };
         line.session.shutdown().await;
