@@ -16,6 +16,7 @@ mod governed;
 mod house;
 mod money;
 mod odd;
+mod prices;
 mod raw;
 mod refusals;
 mod resilience;
