@@ -62,8 +62,9 @@ pub(super) fn admit(
         Admission::NeverExceed if cap.takes(most.1) => most,
         Admission::NeverExceed => bound.within(cap),
     };
-    let reaches = if admission == Admission::Remaining { most.1 } else { held };
-    if let Some(max) = policy.request_cost_max.filter(|_| !cap.takes(reaches)) {
+    // What is asked of the provider can come to this.
+    let reach = if admission == Admission::Remaining { most } else { (usage, held) };
+    if let Some(max) = policy.request_cost_max.filter(|_| !cap.takes(reach.1)) {
         return Err(too_costly(&bound, max));
     }
     let tag = CallTag {
@@ -77,7 +78,7 @@ pub(super) fn admit(
         price: price.clone(),
     };
     let (config, upstream_model) = (target.config, &*target.upstream_model);
-    let ask = Ask { caller, config, upstream_model, usage, spend: held, bound: most, tag };
+    let ask = Ask { caller, config, upstream_model, usage, spend: held, bound: reach, tag };
     let hold =
         state.admit_less(snapshot, ask, |room| bound.within(Room { money: room.money.min(cap.money), ..room }))?;
     let (usage, held) = hold.estimate();
