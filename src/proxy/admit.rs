@@ -47,7 +47,7 @@ pub(super) fn admit(
         admitted_at: now,
     };
     let spend = spend(price.as_deref(), &usage);
-    let bound = bound(call, price.as_deref(), &usage);
+    let bound = if is_free(call.kind) { (usage, spend) } else { bound(call, price.as_deref(), &usage) };
     let (config, upstream_model) = (target.config, &*target.upstream_model);
     let hold = state.admit(snapshot, Ask { caller, config, upstream_model, usage, spend, bound, tag })?;
     Ok(Admitted { hold, price })
@@ -84,8 +84,16 @@ fn bound(call: &Call, price: Option<&Price>, expected: &Usage) -> (Usage, Spend)
     (usage, Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens })
 }
 
+/// What no provider charges for.
+fn is_free(kind: RequestKind) -> bool {
+    kind == RequestKind::CountTokens
+}
+
 /// What the call will probably use: its text, and what the model usually writes, at most its cap.
 fn expected(state: &State, call: &Call, target: &Target, price: Option<&Price>) -> Usage {
+    if is_free(call.kind) {
+        return Usage::estimated(0, 0);
+    }
     if call.kind == RequestKind::Embedding {
         // The model's window holds for each text of a batch, not for all of them.
         return Usage::estimated(call.input_estimate(), 0);

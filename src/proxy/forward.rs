@@ -16,7 +16,8 @@ use super::{Failure, Gateway, Halt};
 use crate::governance::entity::Network;
 use crate::governance::route::Target;
 use crate::governance::view::{Caller, Level, Measure};
-use crate::provider::{Reader, Reading, openai};
+use crate::provider::address::{Address, address};
+use crate::provider::{Change, Framing, Reader, Reading, credential, framing};
 use crate::state::Snapshot;
 use crate::state::clock::{since, stopwatch};
 use crate::state::outbox::Ending;
@@ -40,11 +41,11 @@ const STALE_WITHIN: Duration = Duration::from_secs(1);
 const KEPT_MAX: usize = 64 * 1024;
 const KEPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a client may tell the provider in headers. Everything else stays here.
-static PASSED_ON: [HeaderName; 6] = [
+/// What a client may tell the provider in headers, beside what its dialect has for that. Everything else stays
+/// here.
+static PASSED_ON: [HeaderName; 5] = [
     header::ACCEPT,
     header::USER_AGENT,
-    HeaderName::from_static("openai-beta"),
     HeaderName::from_static("x-client-request-id"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
@@ -65,7 +66,7 @@ static KEPT_BACK: [HeaderName; 11] = [
     HeaderName::from_static("proxy-connection"),
 ];
 /// Headers that only we may write: a provider's limits are about our account there.
-const OURS: [&str; 3] = ["access-control-", "x-ratelimit-", "x-tollgate-"];
+const OURS: [&str; 4] = ["access-control-", "anthropic-", "x-ratelimit-", "x-tollgate-"];
 static PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-tollgate-model");
 
@@ -245,7 +246,8 @@ async fn attempt(
         return Attempt::Failed(set_aside(target, at, head, body));
     }
     let deadline = stopwatch() + target.provider.network.request_timeout;
-    let (success, events, length) = (head.status.is_success(), is_event_stream(&head), length_kept(job, target, &head));
+    let (success, events, length) =
+        (head.status.is_success(), framed(job, &head).is_stream(), length_kept(job, target, &head));
     let answer = Answer {
         reader: success.then(|| reader(job, target, &head)),
         head: client_head(job, x, head, target, length, session.req_header().version),
@@ -299,14 +301,16 @@ async fn reach(
     let (provider, network) = (&target.provider, &target.provider.network);
     let name = || provider.name.to_string();
     let failed = |failure| Stop::Failed(Ending::UpstreamFailed, failure);
-    let (kind, stream) = (request.call.kind, request.call.stream);
-    let Some((base, path)) = openai::address(provider, target.key.as_deref(), kind, stream) else {
+    let (way, query) = ((&request.route, request.call.stream), session.req_header().uri.query());
+    let addressed = address(provider, target.key.as_deref(), way, &target.upstream_model, query);
+    let Some(Address { base, path }) = addressed else {
         tracing::warn!(provider = %provider.name, "nobody said where this provider is");
         return Err(failed(Failure::Unreachable { provider: name() }));
     };
-    let origin = gateway.dialer.origin(base).map_err(|error| failed(unreachable(name(), &error)))?;
+    let origin = gateway.dialer.origin(&base).map_err(|error| failed(unreachable(name(), &error)))?;
     let path = format!("{}{path}", origin.path());
-    let body = request.call.rewrite(&request.body, &target.upstream_model, asks_usage(job, target));
+    let change = Change { model: &target.upstream_model, ask_usage: asks_usage(job, target), output_cap: None };
+    let body = request.call.rewrite(&request.body, change);
     let deadline = stopwatch() + network.request_timeout;
     let mut stale = 0;
     loop {
@@ -318,10 +322,11 @@ async fn reach(
             None => return Err(Stop::ClientGone(None)),
         };
         let h2 = line.session.as_http2().is_some();
-        let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2).map_err(|error| {
-            tracing::warn!(provider = %provider.name, %error, "no request can be made for this provider");
-            failed(Failure::Unreachable { provider: name() })
-        })?;
+        let head =
+            upstream_head(job, session.req_header(), (&origin, &path), target, body.len(), h2).map_err(|error| {
+                tracing::warn!(provider = %provider.name, %error, "no request can be made for this provider");
+                failed(Failure::Unreachable { provider: name() })
+            })?;
         admitted.hold.mark_sent();
         let drain = gateway.options.drain_after_disconnect;
         let asked = stopwatch();
@@ -362,27 +367,23 @@ async fn reach(
 
 /// Whether the provider must be asked for usage that the client did not ask for.
 fn asks_usage(job: &Job<'_>, target: &Target) -> bool {
-    let call = &job.request.call;
-    call.stream
-        && !call.include_usage
-        && openai::tells_usage_when_asked(call.kind)
-        && !target.provider.tells_usage_unasked()
+    job.request.call.may_ask_usage() && !target.provider.tells_usage_unasked()
 }
 
 fn reader(job: &Job<'_>, target: &Target, head: &ResponseHeader) -> Reader {
-    let kind = job.request.call.kind;
-    if is_event_stream(head) { Reader::stream(kind, asks_usage(job, target)) } else { Reader::unary(kind) }
+    let call = &job.request.call;
+    Reader::new(call.dialect, call.kind, framed(job, head), asks_usage(job, target))
 }
 
-fn is_event_stream(head: &ResponseHeader) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENTS.len()));
-    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
+/// How the answer with this head is made up.
+fn framed(job: &Job<'_>, head: &ResponseHeader) -> Framing {
+    let said = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+    framing(&job.request.call, said(header::CONTENT_TYPE), said(header::CONTENT_ENCODING))
 }
 
 /// The answer's length, unless something may be taken out of it.
 fn length_kept(job: &Job<'_>, target: &Target, head: &ResponseHeader) -> Option<usize> {
-    if is_event_stream(head) && asks_usage(job, target) {
+    if framed(job, head) == Framing::Events && asks_usage(job, target) {
         return None;
     }
     head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
@@ -461,9 +462,9 @@ async fn keep(line: &mut Line) -> Option<Bytes> {
 }
 
 fn upstream_head(
+    job: &Job<'_>,
     client: &RequestHeader,
-    origin: &Origin,
-    path: &str,
+    (origin, path): (&Origin, &str),
     target: &Target,
     length: usize,
     h2: bool,
@@ -482,7 +483,11 @@ fn upstream_head(
         Uri::try_from(path)
     };
     parts.uri = uri.map_err(|_| bad("the provider's URL and path make no URI"))?;
-    for name in &PASSED_ON {
+    let dialect = job.request.call.dialect;
+    for (name, value) in credential::defaults(dialect) {
+        headers.insert(name.clone(), value.clone());
+    }
+    for name in PASSED_ON.iter().chain(credential::passed_on(dialect)) {
         if let Some(value) = client.headers.get(name) {
             headers.insert(name.clone(), value.clone());
         }
@@ -496,10 +501,9 @@ fn upstream_head(
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(header::CONTENT_LENGTH, length.into());
     if let Some(key) = target.key.as_ref().filter(|key| !key.value.is_empty()) {
-        let value = HeaderValue::try_from(format!("Bearer {}", key.value.expose()));
-        let mut value = value.map_err(|_| bad("the provider key has characters that no header can carry"))?;
-        value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
+        let shown = credential::credential(dialect, key.value.expose());
+        let (name, value) = shown.ok_or_else(|| bad("the provider key has characters that no header can carry"))?;
+        headers.insert(name, value);
     }
     Ok(RequestHeader::from(parts))
 }

@@ -1,6 +1,9 @@
-//! The error envelope, which OpenAI's SDKs and the reference's clients both understand.
+//! Errors, in the shape that the SDKs of each dialect expect. On OpenAI's paths that is the envelope that its
+//! SDKs and the reference's clients both understand.
 
+use crate::governance::request::Dialect;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 /// One error. `kind` stands in three places, since clients look in different ones.
 #[derive(Debug)]
@@ -11,7 +14,17 @@ pub struct Envelope<'a> {
     pub message: &'a str,
     /// The request field at fault.
     pub param: Option<&'a str>,
+    pub request_id: Option<&'a str>,
     pub extra: ExtraFields<'a>,
+}
+
+/// An error as it goes out.
+#[derive(Debug)]
+pub struct Shape {
+    pub status: u16,
+    pub body: Vec<u8>,
+    /// A header in which the dialect's SDKs look for the kind of error.
+    pub header: Option<(&'static str, &'static str)>,
 }
 
 /// What is known of the call that failed.
@@ -46,8 +59,36 @@ struct Inner<'a> {
 }
 
 impl Envelope<'_> {
+    /// The error as this dialect writes it.
+    pub fn shaped(&self, dialect: Dialect) -> Shape {
+        let shape = |body: Value| Shape { status: self.status, body: body.to_string().into_bytes(), header: None };
+        match dialect {
+            Dialect::OpenAi => Shape { status: self.status, body: self.to_bytes(), header: None },
+            Dialect::Anthropic => shape(self.anthropic()),
+            Dialect::Gemini | Dialect::Bedrock | Dialect::Cohere => shape(json!({"message": self.message})),
+        }
+    }
+
+    /// With our own code where Anthropic has its stable one.
+    fn anthropic(&self) -> Value {
+        let kind = match self.status {
+            401 => "authentication_error",
+            402 => "billing_error",
+            403 => "permission_error",
+            404 | 405 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            503 => "overloaded_error",
+            504 => "timeout_error",
+            400..=499 => "invalid_request_error",
+            _ => "api_error",
+        };
+        let error = json!({"type": kind, "message": self.message, "details": {"error_code": self.kind}});
+        json!({"type": "error", "error": error, "request_id": self.request_id})
+    }
+
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Envelope { status, kind, message, param, extra } = self;
+        let Envelope { status, kind, message, param, extra, .. } = self;
         let error = Inner { kind, code: kind, message, param: *param };
         let body = Body { kind, is_bifrost_error: false, status_code: *status, error, extra_fields: extra };
         serde_json::to_vec(&body).expect("texts and numbers always have a JSON form")

@@ -1,6 +1,7 @@
 //! The whole house: the real proxy on free ports, in front of a provider that does as it is told.
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking, and most of what is here are helpers of tests")]
 
+mod anthropic;
 mod authority;
 mod binary;
 mod bodies;

@@ -4,6 +4,7 @@
 //! Everything that arrives is recorded, and so is what an honest provider would put on its bill.
 
 pub mod answers;
+pub mod anthropic;
 pub mod proxy;
 
 use bytes::{Buf, Bytes, BytesMut};

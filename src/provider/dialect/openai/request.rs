@@ -1,4 +1,4 @@
-//! A request as the proxy needs to know it, read in one pass, and rewritten without disturbing the rest.
+//! A request of this dialect, read in one pass.
 //!
 //! What is checked here must be what the provider goes by. A member that appears twice is therefore
 //! refused: parsers differ in which one they take.
@@ -6,53 +6,36 @@
 use std::fmt;
 use std::ops::Range;
 
-use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
+use super::super::call::{Call, NewCap, Seams};
+use super::super::members::{Cap, count, differs_in_case, flag, model, span};
 use super::super::{CallError, Part, Shape, Weigher, Weight};
-use crate::governance::request::RequestKind;
+use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::ServiceTier;
 
-/// Longer names of models exist nowhere; names reach logs and metrics.
-const MODEL_BYTES_MAX: usize = 2_048;
 /// What a text completion generates when the request names no cap.
 const TEXT_COMPLETION_OUTPUT: u64 = 16;
-/// What a picture costs about; sounds and documents are taken for the same.
-const BLOB_TOKENS: u64 = 1_600;
-/// What one picture can cost at most, with the models that multiply their tiles.
-const BLOB_TOKENS_MAX: u64 = 50_000;
 /// More answers to one question than any provider gives.
 const ANSWERS_MAX: u64 = 4_096;
-/// Framing of a message.
-const MESSAGE_TOKENS: u64 = 4;
-/// Framing of the answer to come.
-const PRIMING_TOKENS: u64 = 3;
-/// More framing than any template puts around one message, part or tool.
-const FRAMING_TOKENS_MAX: u64 = 16;
-/// A count given as a float is exact up to here.
-const FLOAT_WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// The client's request, understood.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    pub kind: RequestKind,
-    /// As the client named it, decoded.
-    pub model: String,
-    pub stream: bool,
-    /// The most that one choice may generate, in tokens. `None`: what the model can.
-    pub output_cap: Option<u64>,
-    /// How many answers are generated; each has the whole cap.
-    pub choices: u64,
-    /// The client itself asked for usage in the stream.
-    pub include_usage: bool,
-    /// Input lies with the provider: an earlier answer, a conversation, a stored prompt.
-    pub refers_to_state: bool,
-    /// The tier asked for; the answer names the one that served.
-    pub tier: ServiceTier,
-    pub weight: Weight,
-    model_at: Range<usize>,
-    stream_options: Option<StreamOptions>,
+/// Understands a body, or says what is wrong with it.
+pub fn read(kind: RequestKind, body: &[u8]) -> Result<Call, CallError> {
+    if kind == RequestKind::ListModels {
+        return Err(CallError::body("this request takes no body"));
+    }
+    let body = std::str::from_utf8(body).map_err(|_| CallError::body("the body is not JSON: it is not UTF-8"))?;
+    let mut draft = Draft::new(kind, body);
+    let mut json = serde_json::Deserializer::from_str(body);
+    let read = json.deserialize_map(&mut draft).and_then(|()| json.end());
+    match (draft.fault.take(), read) {
+        (Some(fault), _) => Err(fault),
+        (None, Err(error)) if error.is_data() => Err(CallError::body("the body must be a JSON object")),
+        (None, Err(error)) => Err(CallError::body(format!("the body is not JSON: {error}"))),
+        (None, Ok(())) => draft.finish(),
+    }
 }
 
 /// Where `stream_options` stands in the body.
@@ -70,102 +53,6 @@ enum OptionsShape {
     Others,
     /// `include_usage` has its value here.
     Usage(Range<usize>),
-}
-
-impl Call {
-    /// Understands a body, or says what is wrong with it.
-    pub fn read(kind: RequestKind, body: &[u8]) -> Result<Call, CallError> {
-        if kind == RequestKind::ListModels {
-            return Err(CallError::body("this request takes no body"));
-        }
-        let body = std::str::from_utf8(body).map_err(|_| CallError::body("the body is not JSON: it is not UTF-8"))?;
-        let mut draft = Draft::new(kind, body);
-        let mut json = serde_json::Deserializer::from_str(body);
-        let read = json.deserialize_map(&mut draft).and_then(|()| json.end());
-        match (draft.fault.take(), read) {
-            (Some(fault), _) => Err(fault),
-            (None, Err(error)) if error.is_data() => Err(CallError::body("the body must be a JSON object")),
-            (None, Err(error)) => Err(CallError::body(format!("the body is not JSON: {error}"))),
-            (None, Ok(())) => draft.finish(),
-        }
-    }
-
-    /// About how many tokens the input has: a token for four bytes of text, some for framing.
-    pub fn input_estimate(&self) -> u64 {
-        let weight = &self.weight;
-        (weight.text_bytes.div_ceil(4))
-            .saturating_add(weight.messages.saturating_mul(MESSAGE_TOKENS))
-            .saturating_add(PRIMING_TOKENS)
-            .saturating_add(weight.numbers)
-            .saturating_add(weight.blobs.saturating_mul(BLOB_TOKENS))
-    }
-
-    /// How many tokens the input has at the very most. `None`: only the context window bounds it.
-    ///
-    /// A token stands for at least one byte, so texts count by their bytes; every object, array and
-    /// element, messages and tools among them, gets 16 for framing; a number is one token, a picture or sound
-    /// at most 50,000. Nothing of ours bounds what is not in the body (stored state, files by id or
-    /// address, tools that the provider runs) nor documents, whose text is compressed.
-    pub fn input_bound(&self) -> Option<u64> {
-        let weight = &self.weight;
-        if self.refers_to_state || weight.unseen {
-            return None;
-        }
-        let framed = weight.structures.saturating_add(1);
-        Some(
-            (weight.text_bytes.saturating_add(weight.aside_bytes))
-                .saturating_add(framed.saturating_mul(FRAMING_TOKENS_MAX))
-                .saturating_add(weight.numbers)
-                .saturating_add(weight.blobs.saturating_mul(BLOB_TOKENS_MAX)),
-        )
-    }
-
-    /// The body for the upstream: its name of the model in place of the client's, and with `ask_usage`
-    /// a stream that ends in its usage. Every other byte stays; without a change no byte is copied.
-    ///
-    /// `body` must be the one this call was read from.
-    pub fn rewrite(&self, body: &Bytes, upstream_model: &str, ask_usage: bool) -> Bytes {
-        let model = (upstream_model != self.model).then(|| {
-            let literal = serde_json::to_string(upstream_model).expect("a string always has a JSON form");
-            (self.model_at.clone(), literal)
-        });
-        let usage = if ask_usage { self.usage_edit(body) } else { None };
-        let mut edits: [Option<(Range<usize>, String)>; 2] = [model, usage];
-        edits.sort_by_key(|edit| edit.as_ref().map(|(at, _)| at.start));
-        if edits.iter().all(Option::is_none) {
-            return body.clone();
-        }
-        let added: usize = edits.iter().flatten().map(|(_, text)| text.len()).sum();
-        let mut out = Vec::with_capacity(body.len() + added);
-        let mut done = 0;
-        for (at, text) in edits.iter().flatten() {
-            out.extend_from_slice(&body[done..at.start]);
-            out.extend_from_slice(text.as_bytes());
-            done = at.end;
-        }
-        out.extend_from_slice(&body[done..]);
-        Bytes::from(out)
-    }
-
-    /// What makes the stream tell its usage, if it does not anyway.
-    fn usage_edit(&self, body: &[u8]) -> Option<(Range<usize>, String)> {
-        // The responses dialect always tells, and refuses the option.
-        let asks = matches!(self.kind, RequestKind::ChatCompletion | RequestKind::TextCompletion);
-        if !self.stream || self.include_usage || !asks {
-            return None;
-        }
-        let Some(options) = &self.stream_options else {
-            let brace = memchr::memchr(b'{', body).expect("an object was read from this body");
-            return Some((brace + 1..brace + 1, r#""stream_options":{"include_usage":true},"#.to_owned()));
-        };
-        let inside = options.at.start + 1..options.at.start + 1;
-        Some(match &options.shape {
-            OptionsShape::Null => (options.at.clone(), r#"{"include_usage":true}"#.to_owned()),
-            OptionsShape::Empty => (inside, r#""include_usage":true"#.to_owned()),
-            OptionsShape::Others => (inside, r#""include_usage":true,"#.to_owned()),
-            OptionsShape::Usage(value) => (value.clone(), "true".to_owned()),
-        })
-    }
 }
 
 /// The members that are understood. The first ones may appear only once.
@@ -208,15 +95,8 @@ const ONCE: [&str; 10] = [
     "service_tier",
 ];
 
-/// Some parsers take `Model` for `model`, also with the two letters that Unicode folds into ASCII; what
-/// they would go by is then not what was checked.
 fn is_other_case(name: &str) -> bool {
-    let folded = |c: char| match c {
-        'ſ' => 's',
-        '\u{212a}' => 'k',
-        c => c.to_ascii_lowercase(),
-    };
-    name.len() <= 64 && ONCE.iter().any(|once| name.chars().map(folded).eq(once.chars()))
+    ONCE.iter().any(|once| differs_in_case(name, once))
 }
 
 impl<'de> Deserialize<'de> for Field {
@@ -267,9 +147,9 @@ struct Draft<'b> {
     stream: bool,
     stream_options: Option<StreamOptions>,
     include_usage: bool,
-    max_tokens: Option<u64>,
-    max_completion_tokens: Option<u64>,
-    max_output_tokens: Option<u64>,
+    max_tokens: Option<Cap>,
+    max_completion_tokens: Option<Cap>,
+    max_output_tokens: Option<Cap>,
     n: u64,
     prompts: u64,
     refers_to_state: bool,
@@ -309,9 +189,9 @@ impl<'b> Draft<'b> {
             Field::Model => self.model = Some((model(raw)?, span(self.body, raw.get()))),
             Field::Stream => self.stream = flag(name, raw)?.unwrap_or(false),
             Field::StreamOptions => self.options(raw)?,
-            Field::MaxTokens => self.max_tokens = count(name, raw)?,
-            Field::MaxCompletionTokens => self.max_completion_tokens = count(name, raw)?,
-            Field::MaxOutputTokens => self.max_output_tokens = count(name, raw)?,
+            Field::MaxTokens => self.max_tokens = Some(Cap::read(self.body, name, raw)?),
+            Field::MaxCompletionTokens => self.max_completion_tokens = Some(Cap::read(self.body, name, raw)?),
+            Field::MaxOutputTokens => self.max_output_tokens = Some(Cap::read(self.body, name, raw)?),
             Field::N | Field::BestOf => {
                 let answers = count(name, raw)?.unwrap_or(1);
                 if answers > ANSWERS_MAX {
@@ -385,18 +265,32 @@ impl<'b> Draft<'b> {
 
     fn finish(self) -> Result<Call, CallError> {
         let Some((model, model_at)) = self.model else { return Err(CallError::of("model", "is required")) };
+        let (caps, new_cap) = match self.kind {
+            RequestKind::ChatCompletion => {
+                ([self.max_completion_tokens, self.max_tokens], r#""max_completion_tokens":"#)
+            }
+            RequestKind::TextCompletion => ([self.max_tokens, None], r#""max_tokens":"#),
+            RequestKind::Responses => ([self.max_output_tokens, None], r#""max_output_tokens":"#),
+            _ => ([None, None], ""),
+        };
+        let (output_cap, cap_at) = Cap::join(caps);
         let output_cap = match self.kind {
-            RequestKind::ChatCompletion => self.max_completion_tokens.or(self.max_tokens),
-            RequestKind::TextCompletion => Some(self.max_tokens.unwrap_or(TEXT_COMPLETION_OUTPUT)),
-            RequestKind::Responses => self.max_output_tokens,
-            _ => None,
+            RequestKind::TextCompletion => Some(output_cap.unwrap_or(TEXT_COMPLETION_OUTPUT)),
+            _ => output_cap,
         };
         let choices = match self.kind {
             RequestKind::ChatCompletion => self.n,
             RequestKind::TextCompletion => self.n.saturating_mul(self.prompts),
             _ => 1,
         };
+        // The responses dialect always tells its usage, and refuses the option.
+        let asks = matches!(self.kind, RequestKind::ChatCompletion | RequestKind::TextCompletion);
+        let usage =
+            (self.stream && !self.include_usage && asks).then(|| usage_edit(self.body, self.stream_options.as_ref()));
+        let cap_new = (!new_cap.is_empty()).then(|| NewCap { at: inside(self.body), before: new_cap, after: "," });
+        let seams = Seams { model_at: SmallVec::from_buf([model_at]), model_prefix: "", cap_at, cap_new, usage };
         Ok(Call {
+            dialect: Dialect::OpenAi,
             kind: self.kind,
             model,
             stream: self.stream,
@@ -406,8 +300,7 @@ impl<'b> Draft<'b> {
             refers_to_state: self.refers_to_state,
             tier: self.tier,
             weight: self.weight,
-            model_at,
-            stream_options: self.stream_options,
+            seams,
         })
     }
 }
@@ -475,48 +368,25 @@ impl<'de> Deserialize<'de> for Options<'de> {
     }
 }
 
-/// Where a part borrowed from the body stands in it.
-fn span(body: &str, part: &str) -> Range<usize> {
-    let start = part.as_ptr().addr() - body.as_ptr().addr();
-    start..start + part.len()
-}
-
-fn model(raw: &RawValue) -> Result<String, CallError> {
-    let model: String = serde_json::from_str(raw.get()).map_err(|_| CallError::of("model", "must be a string"))?;
-    match model.len() {
-        0 => Err(CallError::of("model", "must not be empty")),
-        _ if model.trim() != model || model.contains(char::is_control) => {
-            Err(CallError::of("model", "must not begin or end with blanks, nor hold control characters"))
-        }
-        1..=MODEL_BYTES_MAX => Ok(model),
-        _ => Err(CallError::of("model", "is too long")),
+/// What makes the stream tell its usage, if it does not anyway.
+fn usage_edit(body: &str, options: Option<&StreamOptions>) -> (Range<usize>, &'static str) {
+    let Some(options) = options else {
+        let inside = inside(body);
+        return (inside, r#""stream_options":{"include_usage":true},"#);
+    };
+    let inside = options.at.start + 1..options.at.start + 1;
+    match &options.shape {
+        OptionsShape::Null => (options.at.clone(), r#"{"include_usage":true}"#),
+        OptionsShape::Empty => (inside, r#""include_usage":true"#),
+        OptionsShape::Others => (inside, r#""include_usage":true,"#),
+        OptionsShape::Usage(value) => (value.clone(), "true"),
     }
 }
 
-fn flag(name: &str, raw: &RawValue) -> Result<Option<bool>, CallError> {
-    match raw.get() {
-        "true" => Ok(Some(true)),
-        "false" => Ok(Some(false)),
-        "null" => Ok(None),
-        _ => Err(CallError::of(name, "must be true or false")),
-    }
-}
-
-/// A whole number above zero; `12.0` is one.
-fn count(name: &str, raw: &RawValue) -> Result<Option<u64>, CallError> {
-    let text = raw.get();
-    if text == "null" {
-        return Ok(None);
-    }
-    let count = text.parse().ok().or_else(|| {
-        // Rust reads more words as floats than JSON knows, but raw values are JSON.
-        let float: f64 = text.parse().ok()?;
-        (float.fract() == 0.0 && (0.0..=FLOAT_WHOLE_MAX).contains(&float)).then_some(float as u64)
-    });
-    match count {
-        Some(count) if count > 0 => Ok(Some(count)),
-        _ => Err(CallError::of(name, "must be a whole number above zero")),
-    }
+/// The place of a first member. The body has members: the model is one.
+fn inside(body: &str) -> Range<usize> {
+    let brace = body.find('{').expect("an object was read from this body");
+    brace + 1..brace + 1
 }
 
 #[cfg(test)]

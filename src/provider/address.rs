@@ -1,26 +1,47 @@
-//! OpenAI, and whoever is spoken to like it: addresses and habits.
+//! Where a call goes: the provider's base URL, and the path that the dialect has for it.
 
+use std::borrow::Cow;
+
+use super::dialect::{Route, upstream_path};
 use crate::governance::entity::{Provider, ProviderKey};
-use crate::governance::request::RequestKind;
 
-/// Where a request of this kind goes with this key: a base URL, and a path to append to the base URL's own.
-/// Absent where nobody said where the provider is.
+/// What of a client's query goes on, by dialect. A closed list: some providers let a query choose what an answer
+/// holds, and one without its usage could not be charged.
+const QUERY: [(&str, &str); 1] = [("beta", "true")];
+
+/// A base URL, and what to append to its own path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address<'a> {
+    pub base: Cow<'a, str>,
+    pub path: String,
+}
+
+/// Where a call by this route goes with this key. Absent where nobody said where the provider is.
 pub fn address<'a>(
     provider: &'a Provider,
     key: Option<&'a ProviderKey>,
-    kind: RequestKind,
-    stream: bool,
-) -> Option<(&'a str, &'a str)> {
-    match provider.path_override(kind, stream) {
-        Some(url) if url.starts_with("http") => return Some((url, "")),
-        Some(path) => return Some((provider.base_url(key)?, path)),
+    (route, stream): (&Route, bool),
+    model: &str,
+    query: Option<&str>,
+) -> Option<Address<'a>> {
+    let query = passed_on(query);
+    match provider.path_override(route.kind, stream) {
+        Some(url) if url.starts_with("http") => return Some(Address { base: Cow::Borrowed(url), path: query }),
+        Some(path) => return Some(Address { base: provider.base_url(key)?, path: format!("{path}{query}") }),
         None => {}
     }
     let base = provider.base_url(key)?;
-    let path = path(kind);
     // Who writes the version into the base URL, as OpenAI's own clients do, means it once.
-    let path = if ends_in_version(base) { path.strip_prefix("/v1").unwrap_or(path) } else { path };
-    Some((base, path))
+    let versioned = ends_in_version(&base);
+    let path = upstream_path(route, model, versioned);
+    Some(Address { base, path: format!("{path}{query}") })
+}
+
+/// The query for the provider, with its question mark, or nothing.
+fn passed_on(query: Option<&str>) -> String {
+    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let mut kept = pairs.filter(|pair| QUERY.contains(pair));
+    kept.next().map(|(name, value)| format!("?{name}={value}")).unwrap_or_default()
 }
 
 /// Whether the last part of a URL's path is a version, such as `v1` or `v1beta2`.
@@ -35,46 +56,12 @@ fn ends_in_version(base: &str) -> bool {
     rest.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Where a kind lives in OpenAI's API; of those that name a batch or a file, the collection.
-const fn path(kind: RequestKind) -> &'static str {
-    match kind {
-        RequestKind::ChatCompletion => "/v1/chat/completions",
-        RequestKind::TextCompletion => "/v1/completions",
-        RequestKind::Responses => "/v1/responses",
-        RequestKind::Embedding => "/v1/embeddings",
-        RequestKind::ListModels => "/v1/models",
-        RequestKind::CountTokens => "/v1/responses/input_tokens",
-        RequestKind::Rerank => "/v1/rerank",
-        RequestKind::Speech => "/v1/audio/speech",
-        RequestKind::Transcription => "/v1/audio/transcriptions",
-        RequestKind::ImageGeneration => "/v1/images/generations",
-        RequestKind::ImageEdit => "/v1/images/edits",
-        RequestKind::ImageVariation => "/v1/images/variations",
-        RequestKind::VideoGeneration | RequestKind::VideoRemix => "/v1/videos",
-        RequestKind::BatchCreate
-        | RequestKind::BatchList
-        | RequestKind::BatchRetrieve
-        | RequestKind::BatchCancel
-        | RequestKind::BatchResults => "/v1/batches",
-        RequestKind::FileUpload
-        | RequestKind::FileList
-        | RequestKind::FileRetrieve
-        | RequestKind::FileDelete
-        | RequestKind::FileContent => "/v1/files",
-    }
-}
-
-/// Whether a stream of this kind tells its usage only if asked by `stream_options.include_usage`.
-/// The responses API always tells, and refuses the option.
-pub const fn tells_usage_when_asked(kind: RequestKind) -> bool {
-    matches!(kind, RequestKind::ChatCompletion | RequestKind::TextCompletion)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::governance::entity::{CustomProvider, Network};
     use crate::governance::time::Timestamp;
+    use crate::provider::dialect::path::{Door, read};
 
     fn provider(base_url: &str, paths: &[(&str, &str)]) -> Provider {
         let custom = CustomProvider {
@@ -87,12 +74,19 @@ mod tests {
         Provider { network, custom: Some(custom), ..Provider::new("mine", Timestamp::default()) }
     }
 
+    fn route(path: &str) -> Route {
+        let (_, Some(Door::Call(route))) = read(path) else { panic!("{path}") };
+        route
+    }
+
+    const CHAT: &str = "/v1/chat/completions";
+
     #[test]
     fn a_version_stands_once_in_an_address() {
         let check = |base: &str, expected: &str| {
             let provider = provider(base, &[]);
-            let (base, path) = address(&provider, None, RequestKind::ChatCompletion, false).unwrap();
-            assert_eq!(format!("{base}{path}"), expected);
+            let address = address(&provider, None, (&route(CHAT), false), "m", None).unwrap();
+            assert_eq!(format!("{}{}", address.base, address.path), expected);
         };
         check("https://api.openai.com", "https://api.openai.com/v1/chat/completions");
         check("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions");
@@ -109,7 +103,8 @@ mod tests {
     fn a_path_of_its_own_is_taken_as_it_is() {
         let check = |path: &str, expected: (&str, &str)| {
             let provider = provider("https://h/v1", &[("chat_completion", path)]);
-            assert_eq!(address(&provider, None, RequestKind::ChatCompletion, true), Some(expected));
+            let address = address(&provider, None, (&route(CHAT), true), "m", None).unwrap();
+            assert_eq!((&*address.base, &*address.path), expected);
         };
         check("/v1/c", ("https://h/v1", "/v1/c"));
         check("https://other/c", ("https://other/c", ""));
@@ -118,6 +113,15 @@ mod tests {
     #[test]
     fn a_provider_that_is_nowhere_has_no_address() {
         let vllm = Provider::new("vllm", Timestamp::default());
-        assert_eq!(address(&vllm, None, RequestKind::ChatCompletion, false), None);
+        assert_eq!(address(&vllm, None, (&route(CHAT), false), "m", None), None);
+    }
+
+    #[test]
+    fn of_a_query_only_the_known_goes_on() {
+        let check = |query: Option<&str>, expected: &str| assert_eq!(passed_on(query), expected, "{query:?}");
+        check(None, "");
+        check(Some("beta=true"), "?beta=true");
+        check(Some("x=1&beta=true&key=sk-bf-1"), "?beta=true");
+        check(Some("beta=1&beta"), "");
     }
 }

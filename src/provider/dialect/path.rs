@@ -1,0 +1,188 @@
+//! The paths of each dialect: read from a client's request, and written for a provider's.
+//!
+//! A path that is not in these tables is not served: what is not understood cannot be governed.
+
+use crate::governance::request::{Dialect, RequestKind};
+
+/// What the path of a call says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub dialect: Dialect,
+    pub kind: RequestKind,
+    /// The provider that a bare model means, where an SDK's own prefix was used.
+    pub home: Option<&'static str>,
+    /// The version of the dialect that the client speaks, as paths write it. Empty where there are none.
+    pub version: &'static str,
+    /// What is done, as the dialect calls it.
+    pub verb: &'static str,
+    /// The model, where the path names it.
+    pub model: Option<String>,
+    /// Whether the answer is a stream, where the path says it.
+    pub stream: Option<bool>,
+}
+
+/// What a path is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Door {
+    /// A call to a model.
+    Call(Route),
+    /// The models that the caller may use, or one of them.
+    Models { id: Option<String> },
+}
+
+/// Clients of several dialects have prefixes of their own, and below those the same paths again.
+const FAMILIES: [&str; 4] = ["/litellm", "/langchain", "/pydanticai", "/cursor"];
+
+/// A prefix below which an SDK finds its provider's own paths.
+const PREFIXES: [(&str, Dialect, &str); 2] =
+    [("/openai", Dialect::OpenAi, "openai"), ("/anthropic", Dialect::Anthropic, "anthropic")];
+
+/// Below `/v1` in OpenAI's API.
+const OPENAI: [(&str, RequestKind); 4] = [
+    ("/chat/completions", RequestKind::ChatCompletion),
+    ("/completions", RequestKind::TextCompletion),
+    ("/responses", RequestKind::Responses),
+    ("/embeddings", RequestKind::Embedding),
+];
+
+/// Below `/v1` in Anthropic's API.
+const ANTHROPIC: [(&str, RequestKind); 2] =
+    [("/messages", RequestKind::ChatCompletion), ("/messages/count_tokens", RequestKind::CountTokens)];
+
+/// Reads the path of a request. The dialect is known even where the path leads nowhere: the answer that says so
+/// is in it.
+pub fn read(path: &str) -> (Dialect, Option<Door>) {
+    let family = FAMILIES.iter().find_map(|family| below(path, family));
+    let path = family.unwrap_or(path);
+    for (prefix, dialect, home) in PREFIXES {
+        if let Some(rest) = below(path, prefix) {
+            return (dialect, door(dialect, Some(home), rest));
+        }
+    }
+    // Without a prefix the version must be there, but for clients that were told a prefix of their own.
+    let door = if family.is_some() || path.starts_with("/v1/") { door(Dialect::OpenAi, None, path) } else { None };
+    (Dialect::OpenAi, door)
+}
+
+/// What follows `prefix`, if the path is below it.
+fn below<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    path.strip_prefix(prefix).filter(|rest| rest.starts_with('/'))
+}
+
+fn door(dialect: Dialect, home: Option<&'static str>, path: &str) -> Option<Door> {
+    match dialect {
+        Dialect::OpenAi => plain(dialect, home, below(path, "/v1").unwrap_or(path), &OPENAI),
+        Dialect::Anthropic => plain(dialect, home, below(path, "/v1")?, &ANTHROPIC),
+        Dialect::Gemini | Dialect::Bedrock | Dialect::Cohere => None,
+    }
+}
+
+/// A dialect whose paths are fixed texts below `/v1`.
+fn plain(
+    dialect: Dialect,
+    home: Option<&'static str>,
+    path: &str,
+    table: &'static [(&'static str, RequestKind)],
+) -> Option<Door> {
+    if let Some((verb, kind)) = table.iter().find(|(verb, _)| *verb == path) {
+        let route = Route { dialect, kind: *kind, home, version: "v1", verb, model: None, stream: None };
+        return Some(Door::Call(route));
+    }
+    models(path)
+}
+
+fn models(path: &str) -> Option<Door> {
+    match path.strip_prefix("/models")? {
+        "" => Some(Door::Models { id: None }),
+        id => Some(Door::Models { id: Some(decode(id.strip_prefix('/').filter(|id| !id.is_empty())?)?) }),
+    }
+}
+
+/// The path of a call below a provider's base URL. `versioned`: the base URL has a version of its own already.
+pub fn upstream_path(route: &Route, _model: &str, versioned: bool) -> String {
+    let Route { dialect, version, verb, .. } = route;
+    let version = if versioned || version.is_empty() { String::new() } else { format!("/{version}") };
+    match dialect {
+        Dialect::OpenAi | Dialect::Anthropic | Dialect::Cohere => format!("{version}{verb}"),
+        Dialect::Gemini | Dialect::Bedrock => format!("{version}/{verb}"),
+    }
+}
+
+/// A part of a path as it reads; `None` if that is no text.
+fn decode(part: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((&byte, more)) = rest.split_first() {
+        rest = more;
+        match (byte, more) {
+            (b'%', [high, low, after @ ..]) => {
+                let digit = |byte: u8| (byte as char).to_digit(16);
+                let (high, low) = (digit(*high)?, digit(*low)?);
+                bytes.push(u8::try_from(high << 4 | low).ok()?);
+                rest = after;
+            }
+            (b'%', _) => return None,
+            _ => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn leads(path: &str, dialect: Dialect, expected: Option<(RequestKind, &str, Option<&str>)>) {
+        let (found, door) = read(path);
+        let door = door.map(|door| match door {
+            Door::Call(route) => (route.kind, upstream_path(&route, "m", false), route.home),
+            Door::Models { id } => (RequestKind::ListModels, id.unwrap_or_default(), None),
+        });
+        let expected = expected.map(|(kind, path, home)| (kind, path.to_owned(), home));
+        assert_eq!((found, door), (dialect, expected), "{path}");
+    }
+
+    #[test]
+    fn every_prefix_leads_to_its_dialect() {
+        use Dialect::{Anthropic, OpenAi};
+        use RequestKind::{ChatCompletion, CountTokens, Embedding, ListModels};
+        let chat = |home| Some((ChatCompletion, "/v1/chat/completions", home));
+        leads("/v1/chat/completions", OpenAi, chat(None));
+        leads("/openai/v1/chat/completions", OpenAi, chat(Some("openai")));
+        leads("/openai/chat/completions", OpenAi, chat(Some("openai")));
+        leads("/langchain/openai/v1/chat/completions", OpenAi, chat(Some("openai")));
+        leads("/litellm/chat/completions", OpenAi, chat(None));
+        leads("/litellm/v1/embeddings", OpenAi, Some((Embedding, "/v1/embeddings", None)));
+        leads("/v1/models", OpenAi, Some((ListModels, "", None)));
+        leads("/v1/models/openai/gpt-4o", OpenAi, Some((ListModels, "openai/gpt-4o", None)));
+        leads("/v1/models/openai%2fgpt-4o", OpenAi, Some((ListModels, "openai/gpt-4o", None)));
+        let messages = Some((ChatCompletion, "/v1/messages", Some("anthropic")));
+        leads("/anthropic/v1/messages", Anthropic, messages);
+        leads("/langchain/anthropic/v1/messages", Anthropic, messages);
+        let count = Some((CountTokens, "/v1/messages/count_tokens", Some("anthropic")));
+        leads("/anthropic/v1/messages/count_tokens", Anthropic, count);
+        leads("/anthropic/v1/models", Anthropic, Some((ListModels, "", None)));
+    }
+
+    #[test]
+    fn other_paths_lead_nowhere() {
+        for path in ["/", "", "/chat/completions", "/v1", "/v1/nothing", "/v1/models/", "/openaiv1/chat/completions"] {
+            leads(path, Dialect::OpenAi, None);
+        }
+        for path in ["/anthropic/v1/complete", "/anthropic/messages", "/anthropic/v1/messages/batches", "/anthropic/"] {
+            leads(path, Dialect::Anthropic, None);
+        }
+    }
+
+    #[test]
+    fn parts_of_paths_are_decoded() {
+        let check = |part: &str, expected: Option<&str>| assert_eq!(decode(part).as_deref(), expected, "{part}");
+        check("a%2Fb%3a%C3%A9", Some("a/b:é"));
+        check("a+b", Some("a+b"));
+        check("%", None);
+        check("%2", None);
+        check("%zz", None);
+        check("%ff", None);
+    }
+}
