@@ -246,7 +246,7 @@ fn identify() {
         group.line(&format!("one of {keys} keys"), || {
             let snapshot = state.snapshot();
             let headers = turn.next().expect("a cycle does not end");
-            let value = credential::virtual_key(headers).ok().flatten().expect("the headers carry a key");
+            let value = credential::virtual_key(headers, None).ok().flatten().expect("the headers carry a key");
             let caller = snapshot.view.caller(&state.hasher.digest(value)).expect("the key was declared");
             black_box(Arc::clone(caller));
         });

@@ -7,7 +7,7 @@ use crate::governance::entity::{Provider, ProviderKey};
 
 /// What of a client's query goes on, by dialect. A closed list: some providers let a query choose what an answer
 /// holds, and one without its usage could not be charged.
-const QUERY: [(&str, &str); 1] = [("beta", "true")];
+const QUERY: [(&str, &str); 2] = [("alt", "sse"), ("beta", "true")];
 
 /// A base URL, and what to append to its own path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,5 +123,7 @@ mod tests {
         check(Some("beta=true"), "?beta=true");
         check(Some("x=1&beta=true&key=sk-bf-1"), "?beta=true");
         check(Some("beta=1&beta"), "");
+        check(Some("key=sk-bf-1&alt=sse&fields=candidates"), "?alt=sse");
+        check(Some("alt=media"), "");
     }
 }

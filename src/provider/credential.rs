@@ -1,6 +1,6 @@
 //! What a provider is shown and told in headers, by its dialect: exactly one credential, ours.
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::governance::request::Dialect;
 
@@ -36,4 +36,32 @@ pub fn credential(dialect: Dialect, key: &str) -> Option<(HeaderName, HeaderValu
     let mut value = HeaderValue::try_from(value).ok()?;
     value.set_sensitive(true);
     Some((name, value))
+}
+
+/// Whether an error answer refuses the account that the house has at the provider, or its purse. A client has no
+/// part in that, and must not see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountRefusal {
+    Yes,
+    No,
+    /// Its body says it: `refused_in`.
+    ByItsBody,
+}
+
+/// What the status of an error answer says of our account.
+pub fn refusal(dialect: Dialect, status: StatusCode) -> AccountRefusal {
+    match (dialect, status) {
+        // A 402 would look like the client's own budget.
+        (_, StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED) => AccountRefusal::Yes,
+        // A wrong key is an invalid argument there.
+        (Dialect::Gemini, StatusCode::BAD_REQUEST) => AccountRefusal::ByItsBody,
+        _ => AccountRefusal::No,
+    }
+}
+
+/// Whether the body of a doubtful answer refuses our key.
+pub fn refused_in(body: &[u8]) -> bool {
+    ["API_KEY_INVALID", "API key not valid", "API key expired"]
+        .iter()
+        .any(|word| memchr::memmem::find(body, word.as_bytes()).is_some())
 }

@@ -17,6 +17,7 @@ use crate::governance::entity::Network;
 use crate::governance::route::Target;
 use crate::governance::view::{Caller, Level, Measure};
 use crate::provider::address::{Address, address};
+use crate::provider::credential::AccountRefusal;
 use crate::provider::{Change, Framing, Reader, Reading, credential, framing};
 use crate::state::Snapshot;
 use crate::state::clock::{since, stopwatch};
@@ -239,11 +240,24 @@ async fn attempt(
         }
     };
     gateway.metrics.first_byte(since(x.started));
-    if refuses_our_account(head.status) || (more && is_worth_another_try(head.status)) {
+    let verdict = credential::refusal(call.dialect, head.status);
+    let refused = verdict == AccountRefusal::Yes;
+    if refused || verdict == AccountRefusal::ByItsBody || (more && is_worth_another_try(head.status)) {
         settle(admitted, End::NoCharge(Ending::UpstreamFailed));
         let body = keep(&mut line).await;
         gateway.dialer.release(line).await;
-        return Attempt::Failed(set_aside(target, at, head, body));
+        let refused = refused || body.as_ref().is_some_and(|body| credential::refused_in(body));
+        let failed = set_aside(target, (at, refused), head, body);
+        return match failed {
+            // The client's own fault, and nobody else would take it either.
+            Failed::Answer { head, body, .. } if verdict == AccountRefusal::ByItsBody => {
+                let version = session.req_header().version;
+                let head = client_head(job, x, *head, target, Some(body.len()), version);
+                write_whole(session, x, head, body).await;
+                Attempt::Answered
+            }
+            failed => Attempt::Failed(failed),
+        };
     }
     let deadline = stopwatch() + target.provider.network.request_timeout;
     let (success, events, length) =
@@ -390,9 +404,9 @@ fn length_kept(job: &Job<'_>, target: &Target, head: &ResponseHeader) -> Option<
 }
 
 /// An error answer that is not passed on, or not yet.
-fn set_aside(target: &Target, at: usize, head: ResponseHeader, body: Option<Bytes>) -> Failed {
+fn set_aside(target: &Target, (at, refused): (usize, bool), head: ResponseHeader, body: Option<Bytes>) -> Failed {
     let provider = target.provider.name.to_string();
-    if refuses_our_account(head.status) {
+    if refused {
         // The house's own key, or its purse, was refused. The client has no part in that, and must not see the answer.
         tracing::warn!(%provider, key = target.key.as_ref().map(|key| &*key.id), "provider refused its key");
         return Failed::Failure(Failure::CredentialsRejected { provider });
@@ -610,11 +624,6 @@ fn spoken(millis: u64) -> String {
 
 fn is_worth_another_try(status: StatusCode) -> bool {
     matches!(status.as_u16(), 403 | 429 | 500..=599)
-}
-
-/// A 402 from a provider is about our account there; to a client it would look like its own budget.
-fn refuses_our_account(status: StatusCode) -> bool {
-    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED)
 }
 
 fn is_timeout(error: &pingora::Error) -> bool {

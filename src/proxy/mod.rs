@@ -163,7 +163,7 @@ impl Gateway {
             Ask::Call(route) => route,
         };
         about.kind = Some(route.kind);
-        let caller = identify::identify(&snapshot.view, &self.state.hasher, &head.headers)?;
+        let caller = identify::identify(&snapshot.view, &self.state.hasher, head)?;
         let body_bytes_max = self.options.body_bytes_max.or(snapshot.view.client.body_bytes_max);
         let request = call::read(session, route, body_bytes_max.unwrap_or(BODY_BYTES_MAX)).await?;
         about.model = Some(request.call.model.clone());
@@ -183,7 +183,7 @@ impl Gateway {
         snapshot: &Snapshot,
         (dialect, id): (Dialect, Option<String>),
     ) -> Result<(), Halt> {
-        let caller = identify::identify(&snapshot.view, &self.state.hasher, &session.req_header().headers)?;
+        let caller = identify::identify(&snapshot.view, &self.state.hasher, session.req_header())?;
         let models = route::models(&snapshot.view, caller.as_deref(), dialect);
         let body = match id {
             None => show::models(dialect, &models),
@@ -197,7 +197,8 @@ impl Gateway {
 
     /// The caller's own limits. An inactive key may ask, too.
     async fn quota(&self, session: &mut Session, x: &mut Exchange, snapshot: &Snapshot) -> Result<(), Halt> {
-        let presented = credential::virtual_key(&session.req_header().headers);
+        let head = session.req_header();
+        let presented = credential::virtual_key(&head.headers, head.uri.query());
         let found = presented.map(|value| value.map(|value| snapshot.view.caller(&self.state.hasher.digest(value))));
         let (status, body) = match found {
             Ok(Some(Some(caller))) => (200, show::quota(caller, &|limit| snapshot.tally(limit, x.arrived))),

@@ -65,7 +65,8 @@ impl Envelope<'_> {
         match dialect {
             Dialect::OpenAi => Shape { status: self.status, body: self.to_bytes(), header: None },
             Dialect::Anthropic => shape(self.anthropic()),
-            Dialect::Gemini | Dialect::Bedrock | Dialect::Cohere => shape(json!({"message": self.message})),
+            Dialect::Gemini => shape(self.gemini()),
+            Dialect::Bedrock | Dialect::Cohere => shape(json!({"message": self.message})),
         }
     }
 
@@ -85,6 +86,25 @@ impl Envelope<'_> {
         };
         let error = json!({"type": kind, "message": self.message, "details": {"error_code": self.kind}});
         json!({"type": "error", "error": error, "request_id": self.request_id})
+    }
+
+    /// As Google's services write errors; the reason is our own code.
+    fn gemini(&self) -> Value {
+        let status = match self.status {
+            401 => "UNAUTHENTICATED",
+            402 => "FAILED_PRECONDITION",
+            403 => "PERMISSION_DENIED",
+            404 | 405 => "NOT_FOUND",
+            429 => "RESOURCE_EXHAUSTED",
+            502 | 503 => "UNAVAILABLE",
+            504 => "DEADLINE_EXCEEDED",
+            400..=499 => "INVALID_ARGUMENT",
+            _ => "INTERNAL",
+        };
+        let info = json!({
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo", "domain": "tollgate", "reason": self.kind.to_ascii_uppercase(),
+        });
+        json!({"error": {"code": self.status, "message": self.message, "status": status, "details": [info]}})
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -31,6 +31,7 @@ pub fn models(dialect: Dialect, ids: &[String]) -> Vec<u8> {
         Dialect::Anthropic => {
             json!({"data": data, "has_more": false, "first_id": ids.first(), "last_id": ids.last()})
         }
+        Dialect::Gemini => json!({"models": data}),
         _ => json!({"object": "list", "data": data}),
     };
     list.to_string().into_bytes()
@@ -46,6 +47,7 @@ fn model_object(dialect: Dialect, id: &str) -> Value {
         Dialect::Anthropic => {
             json!({"type": "model", "id": id, "display_name": id, "created_at": "1970-01-01T00:00:00Z"})
         }
+        Dialect::Gemini => json!({"name": format!("models/{id}"), "displayName": id}),
         _ => {
             let owner = id.split_once('/').map_or("", |(provider, _)| provider);
             json!({"id": id, "object": "model", "created": 0, "owned_by": owner})

@@ -10,6 +10,7 @@ mod dialects;
 mod fake;
 mod fallover;
 mod floors;
+mod gemini;
 mod governed;
 mod house;
 mod money;

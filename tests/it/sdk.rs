@@ -3,6 +3,7 @@
 use crate::anthropic::{anthropic_house, anthropic_key};
 use crate::fake::Behaviour;
 use crate::fake::answers::Good;
+use crate::gemini::{gemini_house, gemini_key};
 use crate::house::{House, chat, house, soon};
 use serde_json::json;
 use std::process::Command;
@@ -57,5 +58,19 @@ fn anthropic_s_sdk_works_unchanged() {
         run(house, "anthropic_sdk.py", &[&key.value, &spent.value, &limited.value]).await;
         // Five messages of 1,000 and 100 tokens, and a count that costs nothing.
         assert_eq!(house.spent(&key).await, 5 * (1_000 * 2_000 + 100 * 10_000));
+    });
+}
+
+#[test]
+fn google_s_sdk_works_unchanged() {
+    gemini_house(async |house| {
+        let (key, spent) = (gemini_key(house, 10.0).await, gemini_key(house, 0.001).await);
+        let body = json!({"contents": [{"parts": [{"text": "hi"}]}]});
+        let path = "/genai/v1/models/gemini-2.5-pro:generateContent";
+        assert_eq!(house.call(path, &spent, &body).await.status, 200);
+        house.idle().await;
+        run(house, "genai_sdk.py", &[&key.value, &spent.value]).await;
+        // Generated four times with 1,000 and 100 tokens, embedded once as many, counted for nothing.
+        assert_eq!(house.spent(&key).await, 4 * (1_000 * 1_250 + 100 * 10_000) + 1_000 * 150);
     });
 }

@@ -240,6 +240,17 @@ impl Cap {
     }
 }
 
+/// Whether an object that was read has no members.
+pub(super) fn empty_object(text: &str) -> bool {
+    text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('}'))
+}
+
+/// The place of a first member of a body that was read.
+pub(super) fn inside(body: &str) -> Range<usize> {
+    let brace = body.find('{').expect("an object was read from this body");
+    brace + 1..brace + 1
+}
+
 /// Where a part borrowed from the body stands in it.
 pub(super) fn span(body: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr().addr() - body.as_ptr().addr();

@@ -7,6 +7,7 @@
 mod anthropic;
 mod call;
 mod count;
+mod gemini;
 mod members;
 pub mod openai;
 pub mod path;
@@ -88,6 +89,7 @@ pub fn read_call(route: &Route, body: &[u8]) -> Result<Call, CallError> {
     match route.dialect {
         Dialect::OpenAi => openai::read(route.kind, body),
         Dialect::Anthropic => anthropic::read(route.kind, body),
+        Dialect::Gemini => gemini::read(route, body),
         other => Err(CallError::body(format!("requests in {}'s dialect are not read here", other.as_str()))),
     }
 }
@@ -126,6 +128,7 @@ pub(in crate::provider) fn document(dialect: Dialect, kind: RequestKind) -> Docu
     }
     match dialect {
         Dialect::Anthropic => anthropic::DOCUMENT,
+        Dialect::Gemini => gemini::DOCUMENT,
         _ => Document { wanted: openai::WANTED, texts: openai::texts(kind), usage: openai::usage },
     }
 }
@@ -138,12 +141,14 @@ const FREE: Document = Document { wanted: &[], texts: &[], usage: |_, _| Some(Ok
 pub(in crate::provider) enum Listener {
     OpenAi(RequestKind),
     Anthropic(anthropic::Listener),
+    Gemini,
 }
 
 impl Listener {
     pub fn new(dialect: Dialect, kind: RequestKind) -> Listener {
         match dialect {
             Dialect::Anthropic => Listener::Anthropic(anthropic::Listener::default()),
+            Dialect::Gemini => Listener::Gemini,
             _ => Listener::OpenAi(kind),
         }
     }
@@ -157,6 +162,7 @@ impl Listener {
         match self {
             Listener::OpenAi(kind) => Some(openai::event::read(*kind, event.name, data)),
             Listener::Anthropic(listener) => listener.hear(event.name, data),
+            Listener::Gemini => Some(gemini::hear(data)),
         }
     }
 

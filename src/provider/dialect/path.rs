@@ -2,6 +2,8 @@
 //!
 //! A path that is not in these tables is not served: what is not understood cannot be governed.
 
+use std::fmt::Write;
+
 use crate::governance::request::{Dialect, RequestKind};
 
 /// What the path of a call says.
@@ -34,8 +36,11 @@ pub enum Door {
 const FAMILIES: [&str; 4] = ["/litellm", "/langchain", "/pydanticai", "/cursor"];
 
 /// A prefix below which an SDK finds its provider's own paths.
-const PREFIXES: [(&str, Dialect, &str); 2] =
-    [("/openai", Dialect::OpenAi, "openai"), ("/anthropic", Dialect::Anthropic, "anthropic")];
+const PREFIXES: [(&str, Dialect, &str); 3] = [
+    ("/openai", Dialect::OpenAi, "openai"),
+    ("/anthropic", Dialect::Anthropic, "anthropic"),
+    ("/genai", Dialect::Gemini, "gemini"),
+];
 
 /// Below `/v1` in OpenAI's API.
 const OPENAI: [(&str, RequestKind); 4] = [
@@ -48,6 +53,17 @@ const OPENAI: [(&str, RequestKind); 4] = [
 /// Below `/v1` in Anthropic's API.
 const ANTHROPIC: [(&str, RequestKind); 2] =
     [("/messages", RequestKind::ChatCompletion), ("/messages/count_tokens", RequestKind::CountTokens)];
+
+/// After the colon behind a model in Gemini's API.
+const GEMINI: [(&str, RequestKind, bool); 5] = [
+    ("generateContent", RequestKind::ChatCompletion, false),
+    ("streamGenerateContent", RequestKind::ChatCompletion, true),
+    ("countTokens", RequestKind::CountTokens, false),
+    ("embedContent", RequestKind::Embedding, false),
+    ("batchEmbedContents", RequestKind::Embedding, false),
+];
+/// The versions of Gemini's API; the second is meant where none is named.
+const GEMINI_VERSIONS: [&str; 4] = ["v1", "v1beta", "v1alpha", "v1beta1"];
 
 /// Reads the path of a request. The dialect is known even where the path leads nowhere: the answer that says so
 /// is in it.
@@ -73,7 +89,8 @@ fn door(dialect: Dialect, home: Option<&'static str>, path: &str) -> Option<Door
     match dialect {
         Dialect::OpenAi => plain(dialect, home, below(path, "/v1").unwrap_or(path), &OPENAI),
         Dialect::Anthropic => plain(dialect, home, below(path, "/v1")?, &ANTHROPIC),
-        Dialect::Gemini | Dialect::Bedrock | Dialect::Cohere => None,
+        Dialect::Gemini => gemini(home, path),
+        Dialect::Bedrock | Dialect::Cohere => None,
     }
 }
 
@@ -91,6 +108,27 @@ fn plain(
     models(path)
 }
 
+/// The model stands in the path, and what is to be done with it behind its last colon.
+fn gemini(home: Option<&'static str>, path: &str) -> Option<Door> {
+    let named = GEMINI_VERSIONS.iter().find_map(|version| Some((*version, below(path.strip_prefix('/')?, version)?)));
+    let (version, path) = named.unwrap_or((GEMINI_VERSIONS[1], path));
+    let Some((model, verb)) = path.rsplit_once(':') else { return models(path) };
+    // Tuned models are a collection of their own, and keep its name.
+    let model = model.strip_prefix("/models/").or_else(|| model.strip_prefix('/').filter(|m| m.starts_with(TUNED)))?;
+    let (verb, kind, stream) = GEMINI.iter().find(|(known, ..)| *known == verb)?;
+    Some(Door::Call(Route {
+        dialect: Dialect::Gemini,
+        kind: *kind,
+        home,
+        version,
+        verb,
+        model: Some(decode(model)?),
+        stream: Some(*stream),
+    }))
+}
+
+const TUNED: &str = "tunedModels/";
+
 fn models(path: &str) -> Option<Door> {
     match path.strip_prefix("/models")? {
         "" => Some(Door::Models { id: None }),
@@ -99,13 +137,30 @@ fn models(path: &str) -> Option<Door> {
 }
 
 /// The path of a call below a provider's base URL. `versioned`: the base URL has a version of its own already.
-pub fn upstream_path(route: &Route, _model: &str, versioned: bool) -> String {
+pub fn upstream_path(route: &Route, model: &str, versioned: bool) -> String {
     let Route { dialect, version, verb, .. } = route;
     let version = if versioned || version.is_empty() { String::new() } else { format!("/{version}") };
     match dialect {
         Dialect::OpenAi | Dialect::Anthropic | Dialect::Cohere => format!("{version}{verb}"),
-        Dialect::Gemini | Dialect::Bedrock => format!("{version}/{verb}"),
+        Dialect::Gemini => {
+            let collection = if model.starts_with(TUNED) { "" } else { "models/" };
+            format!("{version}/{collection}{}:{verb}", encode(model, b"/@:"))
+        }
+        Dialect::Bedrock => format!("{version}/{verb}"),
     }
+}
+
+/// A text as part of a path, with these bytes left as they are.
+fn encode(text: &str, plain: &[u8]) -> String {
+    let mut part = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || plain.contains(&byte) {
+            part.push(byte as char);
+        } else {
+            write!(part, "%{byte:02X}").expect("writing to a string does not fail");
+        }
+    }
+    part
 }
 
 /// A part of a path as it reads; `None` if that is no text.
@@ -163,6 +218,56 @@ mod tests {
         let count = Some((CountTokens, "/v1/messages/count_tokens", Some("anthropic")));
         leads("/anthropic/v1/messages/count_tokens", Anthropic, count);
         leads("/anthropic/v1/models", Anthropic, Some((ListModels, "", None)));
+    }
+
+    #[test]
+    fn gemini_names_its_model_in_the_path() {
+        let check = |path: &str, expected: Option<(&str, RequestKind, bool, &str)>| {
+            let route = match read(path) {
+                (Dialect::Gemini, Some(Door::Call(route))) => Some(route),
+                (Dialect::Gemini, None) => None,
+                other => panic!("{path}: {other:?}"),
+            };
+            let seen = route.as_ref().map(|route| {
+                let model = route.model.clone().unwrap();
+                (upstream_path(route, &model, false), route.kind, route.stream.unwrap(), model)
+            });
+            let expected =
+                expected.map(|(path, kind, stream, model)| (path.to_owned(), kind, stream, model.to_owned()));
+            assert_eq!(seen, expected, "{path}");
+        };
+        use RequestKind::{ChatCompletion, CountTokens, Embedding};
+        let pro = "/v1beta/models/gemini-2.5-pro:generateContent";
+        check(
+            "/genai/v1beta/models/gemini-2.5-pro:generateContent",
+            Some((pro, ChatCompletion, false, "gemini-2.5-pro")),
+        );
+        check("/genai/models/gemini-2.5-pro:generateContent", Some((pro, ChatCompletion, false, "gemini-2.5-pro")));
+        let stream = "/v1/models/m:streamGenerateContent";
+        check("/genai/v1/models/m:streamGenerateContent", Some((stream, ChatCompletion, true, "m")));
+        check("/genai/v1/models/m:countTokens", Some(("/v1/models/m:countTokens", CountTokens, false, "m")));
+        check("/genai/v1alpha/models/m:embedContent", Some(("/v1alpha/models/m:embedContent", Embedding, false, "m")));
+        check(
+            "/langchain/genai/v1/models/m:batchEmbedContents",
+            Some(("/v1/models/m:batchEmbedContents", Embedding, false, "m")),
+        );
+        let named = "/v1/models/gemini/x:generateContent";
+        check("/genai/v1/models/gemini%2Fx:generateContent", Some((named, ChatCompletion, false, "gemini/x")));
+        check("/genai/v1/models/gemini/x:generateContent", Some((named, ChatCompletion, false, "gemini/x")));
+        let odd = "/v1/models/a@1:b%20c%3Fd:generateContent";
+        check("/genai/v1/models/a@1:b%20c%3fd:generateContent", Some((odd, ChatCompletion, false, "a@1:b c?d")));
+        let tuned = "/v1/tunedModels/t:generateContent";
+        check("/genai/v1/tunedModels/t:generateContent", Some((tuned, ChatCompletion, false, "tunedModels/t")));
+        for path in [
+            "/genai/v1/models/m:predict",
+            "/genai/v1/m:generateContent",
+            "/genai/v2/models/m:generateContent",
+            "/genai/v1/models/%zz:generateContent",
+            "/genai/upload/v1/files",
+        ] {
+            check(path, None);
+        }
+        assert_eq!(read("/genai/v1beta/models").1, Some(Door::Models { id: None }));
     }
 
     #[test]

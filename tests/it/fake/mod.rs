@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod anthropic;
+pub mod gemini;
 pub mod proxy;
 
 use bytes::{Buf, Bytes, BytesMut};

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::super::CallError;
 use super::super::call::{Call, NewCap, Seams};
-use super::super::members::{Cap, Form, Role, Tally, flag, model, read_body, span};
+use super::super::members::{Cap, Form, Role, Tally, flag, inside, model, read_body, span};
 use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::ServiceTier;
 
@@ -45,7 +45,6 @@ pub fn read(kind: RequestKind, body: &[u8]) -> Result<Call, CallError> {
     let Some((model, model_at)) = named else { return Err(CallError::of("model", "is required")) };
     let (output_cap, cap_at) = Cap::join([cap]);
     let counts = kind == RequestKind::CountTokens;
-    let inside = text.find('{').map_or(0, |brace| brace + 1);
     Ok(Call {
         dialect: Dialect::Anthropic,
         kind,
@@ -60,7 +59,7 @@ pub fn read(kind: RequestKind, body: &[u8]) -> Result<Call, CallError> {
         seams: Seams {
             model_at: SmallVec::from_buf([model_at]),
             cap_at,
-            cap_new: (!counts).then_some(NewCap { at: inside..inside, before: r#""max_tokens":"#, after: "," }),
+            cap_new: (!counts).then_some(NewCap { at: inside(text), before: r#""max_tokens":"#, after: "," }),
             ..Seams::default()
         },
     })

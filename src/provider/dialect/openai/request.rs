@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::super::call::{Call, NewCap, Seams};
-use super::super::members::{Cap, count, differs_in_case, flag, model, span};
+use super::super::members::{Cap, count, differs_in_case, flag, inside, model, span};
 use super::super::{CallError, Part, Shape, Weigher, Weight};
 use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::ServiceTier;
@@ -381,12 +381,6 @@ fn usage_edit(body: &str, options: Option<&StreamOptions>) -> (Range<usize>, &'s
         OptionsShape::Others => (inside, r#""include_usage":true,"#),
         OptionsShape::Usage(value) => (value.clone(), "true"),
     }
-}
-
-/// The place of a first member. The body has members: the model is one.
-fn inside(body: &str) -> Range<usize> {
-    let brace = body.find('{').expect("an object was read from this body");
-    brace + 1..brace + 1
 }
 
 #[cfg(test)]
