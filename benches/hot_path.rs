@@ -27,7 +27,7 @@ use tollgate::governance::route::{self, Asked};
 use tollgate::governance::time::{Span, Timestamp, Window};
 use tollgate::governance::usage::{ServiceTier, Usage};
 use tollgate::governance::view::{Caller, LimitKey};
-use tollgate::provider::{Change, Door, Framing, Out, Reader, Route, dialect, read_call};
+use tollgate::provider::{Door, Framing, Out, Reader, Rewrite, Route, dialect, read_call};
 use tollgate::state::clock::Clock;
 use tollgate::state::digest::KeyHasher;
 use tollgate::state::hold::Spend;
@@ -295,7 +295,7 @@ fn read() {
         });
         let call = read_call(&route, &body).expect("the body is sound");
         group.line(&format!("rewrite it: another model, usage asked for, {name}"), || {
-            black_box(call.rewrite(&body, Change { model: MODEL, ask_usage: true, output_cap: None }));
+            black_box(call.rewrite(&body, Rewrite { model: MODEL, ask_usage: true, output_cap: None }));
         });
     }
 }

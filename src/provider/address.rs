@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use super::dialect::{Route, upstream_path};
 use crate::governance::entity::{Provider, ProviderKey};
+use crate::governance::request::Dialect;
 
 /// What of a client's query goes on, by dialect. A closed list: some providers let a query choose what an answer
 /// holds, and one without its usage could not be charged.
-const QUERY: [(&str, &str); 2] = [("alt", "sse"), ("beta", "true")];
+const QUERY: [(Dialect, &str, &str); 2] = [(Dialect::Gemini, "alt", "sse"), (Dialect::Anthropic, "beta", "true")];
 
 /// A base URL, and what to append to its own path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +25,16 @@ pub fn address<'a>(
     model: &str,
     query: Option<&str>,
 ) -> Option<Address<'a>> {
-    let query = passed_on(query);
+    let query = passed_on(route.dialect, query);
     match provider.path_override(route.kind, stream) {
         Some(url) if url.starts_with("http") => return Some(Address { base: Cow::Borrowed(url), path: query }),
         Some(path) => return Some(Address { base: provider.base_url(key)?, path: format!("{path}{query}") }),
         None => {}
     }
-    let base = provider.base_url(key)?;
+    let base = match aws_region(model).filter(|_| provider.base() == "bedrock" && provider.network.base_url.is_none()) {
+        Some(region) => Cow::Owned(format!("https://bedrock-runtime.{region}.amazonaws.com")),
+        None => provider.base_url(key)?,
+    };
     // Who writes the version into the base URL, as OpenAI's own clients do, means it once.
     let versioned = ends_in_version(&base);
     let path = upstream_path(route, model, versioned);
@@ -38,10 +42,18 @@ pub fn address<'a>(
 }
 
 /// The query for the provider, with its question mark, or nothing.
-fn passed_on(query: Option<&str>) -> String {
+fn passed_on(dialect: Dialect, query: Option<&str>) -> String {
     let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let mut kept = pairs.filter(|pair| QUERY.contains(pair));
+    let mut kept = pairs.filter(|(name, value)| QUERY.contains(&(dialect, *name, *value)));
     kept.next().map(|(name, value)| format!("?{name}={value}")).unwrap_or_default()
+}
+
+/// The region that the name of a model belongs to, if it says so: some are resources of one.
+pub fn aws_region(model: &str) -> Option<&str> {
+    let rest = model.strip_prefix("arn:")?;
+    rest.split(':')
+        .nth(2)
+        .filter(|region| !region.is_empty() && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
 }
 
 /// Whether the last part of a URL's path is a version, such as `v1` or `v1beta2`.
@@ -118,12 +130,35 @@ mod tests {
 
     #[test]
     fn of_a_query_only_the_known_goes_on() {
-        let check = |query: Option<&str>, expected: &str| assert_eq!(passed_on(query), expected, "{query:?}");
-        check(None, "");
-        check(Some("beta=true"), "?beta=true");
-        check(Some("x=1&beta=true&key=sk-bf-1"), "?beta=true");
-        check(Some("beta=1&beta"), "");
-        check(Some("key=sk-bf-1&alt=sse&fields=candidates"), "?alt=sse");
-        check(Some("alt=media"), "");
+        use Dialect::{Anthropic, Bedrock, Gemini};
+        let check = |dialect, query: Option<&str>, expected: &str| {
+            assert_eq!(passed_on(dialect, query), expected, "{query:?}");
+        };
+        check(Anthropic, None, "");
+        check(Anthropic, Some("beta=true"), "?beta=true");
+        check(Anthropic, Some("x=1&beta=true&key=sk-bf-1&alt=sse"), "?beta=true");
+        check(Anthropic, Some("beta=1&beta"), "");
+        check(Gemini, Some("key=sk-bf-1&alt=sse&fields=candidates"), "?alt=sse");
+        check(Gemini, Some("alt=media"), "");
+        check(Bedrock, Some("alt=sse&beta=true"), "");
+    }
+
+    #[test]
+    fn a_resource_is_called_in_its_region() {
+        let check = |model: &str, region: Option<&str>| assert_eq!(aws_region(model), region, "{model}");
+        check("arn:aws:bedrock:eu-west-1:1:inference-profile/us.x", Some("eu-west-1"));
+        check("arn:aws:bedrock:evil.example/:1:x", None);
+        check("arn:aws:bedrock::1:x", None);
+        check("us.anthropic.claude", None);
+        let bedrock = Provider::new("bedrock", Timestamp::default());
+        let route = route("/bedrock/model/x/converse");
+        let of = |model: &str| {
+            address(&bedrock, None, (&route, false), model, None).map(|address| address.base.into_owned())
+        };
+        assert_eq!(
+            of("arn:aws:bedrock:eu-west-1:1:x").as_deref(),
+            Some("https://bedrock-runtime.eu-west-1.amazonaws.com")
+        );
+        assert_eq!(of("us.x"), None);
     }
 }

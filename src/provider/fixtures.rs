@@ -18,6 +18,8 @@ use crate::governance::usage::{ServiceTier, Usage};
 struct Case {
     name: String,
     route: Route,
+    /// What the bodies are written in.
+    format: Dialect,
     request: Vec<u8>,
     answer: Bytes,
     framing: Framing,
@@ -76,11 +78,14 @@ fn case(folder: &Path) -> Case {
         answer = framed(std::str::from_utf8(&answer).unwrap());
     }
     let (_, Some(Door::Call(route))) = path::read(&expected.path) else { panic!("{}", expected.path) };
+    let request = read("request.json").unwrap();
+    let format = read_call(&route, &request).unwrap().format;
     let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
     Case {
         name: format!("{}/{}", name(folder.parent().unwrap()), name(folder)),
         route,
-        request: read("request.json").unwrap(),
+        format,
+        request,
         answer: answer.into(),
         framing,
         expected,
@@ -146,7 +151,7 @@ impl Case {
     }
 
     fn check_with(&self, cuts: &[usize], withhold: bool, expected: &[u8]) {
-        let mut reader = Reader::new(self.route.dialect, self.route.kind, self.framing, withhold);
+        let mut reader = Reader::new(self.format, self.route.kind, self.framing, withhold);
         let (mut out, mut from) = (Out::new(), 0);
         for &to in cuts.iter().chain([&self.answer.len()]) {
             reader.chunk(self.answer.slice(from..to), &mut out);

@@ -12,10 +12,11 @@ pub mod credential;
 pub mod dialect;
 pub mod json;
 pub mod reader;
+pub mod sign;
 pub mod stream;
 
 pub use dialect::openai::usage_from_value;
-pub use dialect::{Call, CallError, Change, Door, FirstEvent, Garbage, Route, Weight, framing, read_call};
+pub use dialect::{Call, CallError, Door, FirstEvent, Garbage, Rewrite, Route, Weight, framing, read_call};
 pub use reader::{Framing, Out, Reader, Reading};
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::governance::route::Target;
 use crate::governance::view::{Caller, Level, Measure};
 use crate::provider::address::{Address, address};
 use crate::provider::credential::AccountRefusal;
-use crate::provider::{Change, Framing, Reader, Reading, credential, framing};
+use crate::provider::{Framing, Reader, Reading, Rewrite, credential, framing};
 use crate::state::Snapshot;
 use crate::state::clock::{since, stopwatch};
 use crate::state::outbox::Ending;
@@ -68,6 +68,7 @@ static KEPT_BACK: [HeaderName; 11] = [
 ];
 /// Headers that only we may write: a provider's limits are about our account there.
 const OURS: [&str; 4] = ["access-control-", "anthropic-", "x-ratelimit-", "x-tollgate-"];
+const JSON: &str = "application/json";
 static PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-tollgate-model");
 
@@ -323,7 +324,7 @@ async fn reach(
     };
     let origin = gateway.dialer.origin(&base).map_err(|error| failed(unreachable(name(), &error)))?;
     let path = format!("{}{path}", origin.path());
-    let change = Change { model: &target.upstream_model, ask_usage: asks_usage(job, target), output_cap: None };
+    let change = Rewrite { model: &target.upstream_model, ask_usage: asks_usage(job, target), output_cap: None };
     let body = request.call.rewrite(&request.body, change);
     let deadline = stopwatch() + network.request_timeout;
     let mut stale = 0;
@@ -336,11 +337,10 @@ async fn reach(
             None => return Err(Stop::ClientGone(None)),
         };
         let h2 = line.session.as_http2().is_some();
-        let head =
-            upstream_head(job, session.req_header(), (&origin, &path), target, body.len(), h2).map_err(|error| {
-                tracing::warn!(provider = %provider.name, %error, "no request can be made for this provider");
-                failed(Failure::Unreachable { provider: name() })
-            })?;
+        let head = upstream_head(job, session.req_header(), (&origin, &path), target, &body, h2).map_err(|error| {
+            tracing::warn!(provider = %provider.name, %error, "no request can be made for this provider");
+            failed(Failure::Unreachable { provider: name() })
+        })?;
         admitted.hold.mark_sent();
         let drain = gateway.options.drain_after_disconnect;
         let asked = stopwatch();
@@ -386,7 +386,7 @@ fn asks_usage(job: &Job<'_>, target: &Target) -> bool {
 
 fn reader(job: &Job<'_>, target: &Target, head: &ResponseHeader) -> Reader {
     let call = &job.request.call;
-    Reader::new(call.dialect, call.kind, framed(job, head), asks_usage(job, target))
+    Reader::new(call.format, call.kind, framed(job, head), asks_usage(job, target))
 }
 
 /// How the answer with this head is made up.
@@ -480,7 +480,7 @@ fn upstream_head(
     client: &RequestHeader,
     (origin, path): (&Origin, &str),
     target: &Target,
-    length: usize,
+    body: &Bytes,
     h2: bool,
 ) -> pingora::Result<RequestHeader> {
     let bad = |what| pingora::Error::explain(ErrorType::InvalidHTTPHeader, what);
@@ -510,15 +510,23 @@ fn upstream_head(
         let value = HeaderValue::from_str(value.expose()).map_err(|_| bad("an extra header has no header's value"))?;
         headers.insert(HeaderName::try_from(name).map_err(|_| bad("an extra header has no header's name"))?, value);
     }
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     // A compressed answer could not be read as it passes.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(header::CONTENT_LENGTH, length.into());
-    if let Some(key) = target.key.as_ref().filter(|key| !key.value.is_empty()) {
-        let shown = credential::credential(dialect, key.value.expose());
-        let (name, value) = shown.ok_or_else(|| bad("the provider key has characters that no header can carry"))?;
-        headers.insert(name, value);
-    }
+    headers.insert(header::CONTENT_LENGTH, body.len().into());
+    // Last, since a signature covers what is sent.
+    let sent = credential::Sent {
+        host: origin.authority().to_str().unwrap_or_default(),
+        path,
+        content_type: JSON,
+        body,
+        model: &target.upstream_model,
+        now: job.gateway.state.clock.now(),
+    };
+    let shown = credential::headers(dialect, target.key.as_deref(), sent);
+    headers.extend(
+        shown.map_err(|error| pingora::Error::because(ErrorType::InvalidHTTPHeader, "the provider key", error))?,
+    );
     Ok(RequestHeader::from(parts))
 }
 

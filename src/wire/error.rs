@@ -66,7 +66,8 @@ impl Envelope<'_> {
             Dialect::OpenAi => Shape { status: self.status, body: self.to_bytes(), header: None },
             Dialect::Anthropic => shape(self.anthropic()),
             Dialect::Gemini => shape(self.gemini()),
-            Dialect::Bedrock | Dialect::Cohere => shape(json!({"message": self.message})),
+            Dialect::Bedrock => self.bedrock(),
+            Dialect::Cohere => shape(json!({"id": self.request_id, "message": self.message, "code": self.kind})),
         }
     }
 
@@ -86,6 +87,23 @@ impl Envelope<'_> {
         };
         let error = json!({"type": kind, "message": self.message, "details": {"error_code": self.kind}});
         json!({"type": "error", "error": error, "request_id": self.request_id})
+    }
+
+    /// As AWS writes errors: what happened stands in a header. The reason is our own code.
+    fn bedrock(&self) -> Shape {
+        let (status, kind) = match self.status {
+            // What its SDKs know of a credential that is no good.
+            401 | 403 => (403, "AccessDeniedException"),
+            402 => (402, "ServiceQuotaExceededException"),
+            404 | 405 => (self.status, "ResourceNotFoundException"),
+            429 => (429, "ThrottlingException"),
+            503 => (503, "ServiceUnavailableException"),
+            504 => (504, "ModelTimeoutException"),
+            400..=499 => (self.status, "ValidationException"),
+            _ => (self.status, "InternalServerException"),
+        };
+        let body = json!({"message": self.message, "reason": self.kind});
+        Shape { status, body: body.to_string().into_bytes(), header: Some(("x-amzn-errortype", kind)) }
     }
 
     /// As Google's services write errors; the reason is our own code.

@@ -3,6 +3,7 @@
 
 mod anthropic;
 mod authority;
+mod bedrock;
 mod binary;
 mod bodies;
 mod crash;

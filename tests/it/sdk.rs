@@ -1,6 +1,7 @@
 //! The official SDKs for Python speak through us, changed in nothing but base URL and key.
 
 use crate::anthropic::{anthropic_house, anthropic_key};
+use crate::bedrock::{bedrock_house, bedrock_key};
 use crate::fake::Behaviour;
 use crate::fake::answers::Good;
 use crate::gemini::{gemini_house, gemini_key};
@@ -72,5 +73,19 @@ fn google_s_sdk_works_unchanged() {
         run(house, "genai_sdk.py", &[&key.value, &spent.value]).await;
         // Generated four times with 1,000 and 100 tokens, embedded once as many, counted for nothing.
         assert_eq!(house.spent(&key).await, 4 * (1_000 * 1_250 + 100 * 10_000) + 1_000 * 150);
+    });
+}
+
+#[test]
+fn boto3_works_unchanged() {
+    bedrock_house(async |house| {
+        let (key, spent) = (bedrock_key(house, 10.0).await, bedrock_key(house, 0.001).await);
+        let body = json!({"messages": [{"role": "user", "content": [{"text": "hi"}]}]});
+        let path = "/bedrock/model/us.anthropic.claude-sonnet-4-6/converse";
+        assert_eq!(house.call(path, &spent, &body).await.status, 200);
+        house.idle().await;
+        run(house, "bedrock_sdk.py", &[&key.value, &spent.value]).await;
+        // Four answers of 1,000 and 100 tokens, and a count that costs nothing.
+        assert_eq!(house.spent(&key).await, 4 * (1_000 * 3_300 + 100 * 16_500));
     });
 }

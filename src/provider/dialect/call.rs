@@ -27,7 +27,10 @@ const FRAMING_TOKENS_MAX: u64 = 16;
 /// The client's request, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
+    /// What the provider must speak.
     pub dialect: Dialect,
+    /// What the bodies are written in: a cloud may carry another dialect's as they are.
+    pub format: Dialect,
     pub kind: RequestKind,
     /// As the client named it, decoded.
     pub model: String,
@@ -53,31 +56,42 @@ pub(super) struct Seams {
     pub model_at: SmallVec<[Range<usize>; 1]>,
     /// What stands before the model's name within them.
     pub model_prefix: &'static str,
-    /// The numbers that cap the output. A body may have two spellings of it; they are changed together.
-    pub cap_at: SmallVec<[Range<usize>; 1]>,
+    /// The members that cap the output of calls of this kind, as far as they are there.
+    pub caps: SmallVec<[Cap; 2]>,
     /// Where a cap is put that the client did not set; absent where there is nothing to cap.
     pub cap_new: Option<NewCap>,
     /// What makes a stream tell its usage that would not do so by itself.
     pub usage: Option<(Range<usize>, &'static str)>,
 }
 
-/// A member to be added: its number stands between the two texts.
+/// A member that caps the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NewCap {
+pub(super) struct Cap {
+    pub name: &'static str,
     pub at: Range<usize>,
-    pub before: &'static str,
-    pub after: &'static str,
+    /// `None`: it is there, and null.
+    pub tokens: Option<u64>,
 }
 
-/// What is changed in a body on its way to a provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change<'a> {
+/// Where a cap is added that is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NewCap {
+    /// Before the member here, by the name that the provider wants.
+    Named(Range<usize>),
+    /// The number stands between these two texts.
+    Between { at: Range<usize>, before: &'static str, after: &'static str },
+}
+
+/// What the upstream's body says otherwise than the client's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rewrite<'a> {
     /// The upstream's name of the model.
     pub model: &'a str,
-    /// A stream shall end in its usage.
+    /// A stream is made to end in its usage.
     pub ask_usage: bool,
-    /// A cap on the output of each choice in place of the client's, in tokens.
-    pub output_cap: Option<u64>,
+    /// Every cap on the output is lowered to so many tokens; where there is none, one is added, by this name
+    /// where the dialect has several.
+    pub output_cap: Option<(&'static str, u64)>,
 }
 
 impl Call {
@@ -119,22 +133,19 @@ impl Call {
     /// The body for the upstream. Every byte stays that need not change; without a change none is copied.
     ///
     /// `body` must be the one this call was read from.
-    pub fn rewrite(&self, body: &Bytes, change: Change<'_>) -> Bytes {
+    pub fn rewrite(&self, body: &Bytes, wanted: Rewrite<'_>) -> Bytes {
         let seams = &self.seams;
-        let mut edits: SmallVec<[(Range<usize>, Cow<'static, str>); 4]> = SmallVec::new();
-        if change.model != self.model && !seams.model_at.is_empty() {
-            let name = format!("{}{}", seams.model_prefix, change.model);
+        let mut edits: SmallVec<[Edit; 4]> = SmallVec::new();
+        if wanted.model != self.model && !seams.model_at.is_empty() {
+            let name = format!("{}{}", seams.model_prefix, wanted.model);
             let literal = serde_json::to_string(&name).expect("a string always has a JSON form");
             edits.extend(seams.model_at.iter().map(|at| (at.clone(), Cow::Owned(literal.clone()))));
         }
-        if let (true, Some((at, text))) = (change.ask_usage, &seams.usage) {
+        if let (true, Some((at, text))) = (wanted.ask_usage, &seams.usage) {
             edits.push((at.clone(), Cow::Borrowed(*text)));
         }
-        if let Some(cap) = change.output_cap.filter(|cap| self.output_cap != Some(*cap)) {
-            edits.extend(seams.cap_at.iter().map(|at| (at.clone(), Cow::Owned(cap.to_string()))));
-            if let (true, Some(NewCap { at, before, after })) = (seams.cap_at.is_empty(), &seams.cap_new) {
-                edits.push((at.clone(), Cow::Owned(format!("{before}{cap}{after}"))));
-            }
+        if let Some((name, tokens)) = wanted.output_cap {
+            self.lower(name, tokens, &mut edits);
         }
         if edits.is_empty() {
             return body.clone();
@@ -150,5 +161,36 @@ impl Call {
         }
         out.extend_from_slice(&body[done..]);
         Bytes::from(out)
+    }
+
+    /// Lowers every cap that is above `tokens`. Where none has a value, one gets it.
+    fn lower(&self, name: &'static str, tokens: u64, edits: &mut SmallVec<[Edit; 4]>) {
+        let caps = &self.seams.caps;
+        let above = |cap: &&Cap| cap.tokens.is_some_and(|own| own > tokens);
+        edits.extend(caps.iter().filter(above).map(|cap| (cap.at.clone(), Cow::Owned(tokens.to_string()))));
+        if caps.iter().any(|cap| cap.tokens.is_some()) {
+            return;
+        }
+        edits.extend(match (&self.seams.cap_new, &caps[..]) {
+            (Some(NewCap::Named(at)), caps) => Some(match caps.iter().find(|cap| cap.name == name) {
+                Some(null) => (null.at.clone(), Cow::Owned(tokens.to_string())),
+                None => (at.clone(), Cow::Owned(format!("\"{name}\":{tokens},"))),
+            }),
+            (_, [null, ..]) => Some((null.at.clone(), Cow::Owned(tokens.to_string()))),
+            (Some(NewCap::Between { at, before, after }), []) => {
+                Some((at.clone(), Cow::Owned(format!("{before}{tokens}{after}"))))
+            }
+            (None, []) => None,
+        });
+    }
+}
+
+/// What stands in a place of the body from now on.
+type Edit = (Range<usize>, Cow<'static, str>);
+
+impl Cap {
+    /// The cap that counts: the first that has a value.
+    pub(super) fn first(caps: &[Cap]) -> Option<u64> {
+        caps.iter().find_map(|cap| cap.tokens)
     }
 }

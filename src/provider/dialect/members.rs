@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 
+use super::call::Cap;
 use super::{CallError, Part, Shape, Weigher, Weight};
 use crate::governance::request::Dialect;
 
@@ -205,38 +205,16 @@ pub(super) fn differs_in_case(name: &str, known: &str) -> bool {
     name.len() <= NAME_BYTES_MAX && name.chars().map(folded).eq(known.chars().map(folded))
 }
 
-/// A cap on the output as a body has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cap {
-    /// Absent: the member is there, and null.
-    most: Option<u64>,
-    at: Range<usize>,
+/// Reads a cap on the output that is above zero.
+pub(super) fn cap(body: &str, name: &'static str, raw: &RawValue) -> Result<Cap, CallError> {
+    Ok(Cap { name, at: span(body, raw.get()), tokens: count(name, raw)? })
 }
 
-impl Cap {
-    /// Reads one that is above zero.
-    pub(super) fn read(body: &str, name: &str, raw: &RawValue) -> Result<Cap, CallError> {
-        Ok(Cap { most: count(name, raw)?, at: span(body, raw.get()) })
-    }
-
-    /// The same, where zero has a meaning.
-    pub(super) fn read_or_zero(body: &str, name: &str, raw: &RawValue) -> Result<Cap, CallError> {
-        if raw.get() == "0" {
-            return Ok(Cap { most: Some(0), at: span(body, raw.get()) });
-        }
-        Cap::read(body, name, raw)
-    }
-
-    /// The cap that counts, the first of them, and where caps stand that may be lowered.
-    pub(super) fn join(caps: impl IntoIterator<Item = Option<Cap>>) -> (Option<u64>, SmallVec<[Range<usize>; 1]>) {
-        let mut caps: SmallVec<[Cap; 2]> = caps.into_iter().flatten().collect();
-        if caps.iter().any(|cap| cap.most.is_some()) {
-            caps.retain(|cap| cap.most.is_some());
-        } else {
-            // Of several that are null one is enough.
-            caps.truncate(1);
-        }
-        (caps.first().and_then(|cap| cap.most), caps.into_iter().map(|cap| cap.at).collect())
+/// The same, where zero has a meaning.
+pub(super) fn cap_or_zero(body: &str, name: &'static str, raw: &RawValue) -> Result<Cap, CallError> {
+    match raw.get() {
+        "0" => Ok(Cap { name, at: span(body, raw.get()), tokens: Some(0) }),
+        _ => cap(body, name, raw),
     }
 }
 

@@ -5,6 +5,7 @@
 //! travel. Which dialect is meant is decided here and nowhere below.
 
 mod anthropic;
+mod bedrock;
 mod call;
 mod count;
 mod gemini;
@@ -20,7 +21,7 @@ use crate::provider::json::Found;
 use crate::provider::reader::Framing;
 use crate::provider::stream::Event;
 
-pub use call::{Call, Change};
+pub use call::{Call, Rewrite};
 pub use path::{Door, Route, upstream_path};
 pub use weight::Weight;
 use weight::{Part, Shape, Weigher};
@@ -90,6 +91,7 @@ pub fn read_call(route: &Route, body: &[u8]) -> Result<Call, CallError> {
         Dialect::OpenAi => openai::read(route.kind, body),
         Dialect::Anthropic => anthropic::read(route.kind, body),
         Dialect::Gemini => gemini::read(route, body),
+        Dialect::Bedrock => bedrock::read(route, body),
         other => Err(CallError::body(format!("requests in {}'s dialect are not read here", other.as_str()))),
     }
 }
@@ -129,6 +131,7 @@ pub(in crate::provider) fn document(dialect: Dialect, kind: RequestKind) -> Docu
     match dialect {
         Dialect::Anthropic => anthropic::DOCUMENT,
         Dialect::Gemini => gemini::DOCUMENT,
+        Dialect::Bedrock => bedrock::DOCUMENT,
         _ => Document { wanted: openai::WANTED, texts: openai::texts(kind), usage: openai::usage },
     }
 }
@@ -142,6 +145,7 @@ pub(in crate::provider) enum Listener {
     OpenAi(RequestKind),
     Anthropic(anthropic::Listener),
     Gemini,
+    Bedrock,
 }
 
 impl Listener {
@@ -149,6 +153,7 @@ impl Listener {
         match dialect {
             Dialect::Anthropic => Listener::Anthropic(anthropic::Listener::default()),
             Dialect::Gemini => Listener::Gemini,
+            Dialect::Bedrock => Listener::Bedrock,
             _ => Listener::OpenAi(kind),
         }
     }
@@ -161,8 +166,9 @@ impl Listener {
         let data = event.data.as_deref().filter(|data| !data.is_empty())?;
         match self {
             Listener::OpenAi(kind) => Some(openai::event::read(*kind, event.name, data)),
-            Listener::Anthropic(listener) => listener.hear(event.name, data),
+            Listener::Anthropic(listener) => listener.hear(event, data),
             Listener::Gemini => Some(gemini::hear(data)),
+            Listener::Bedrock => Some(bedrock::hear(event, data)),
         }
     }
 

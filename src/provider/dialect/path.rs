@@ -36,10 +36,11 @@ pub enum Door {
 const FAMILIES: [&str; 4] = ["/litellm", "/langchain", "/pydanticai", "/cursor"];
 
 /// A prefix below which an SDK finds its provider's own paths.
-const PREFIXES: [(&str, Dialect, &str); 3] = [
+const PREFIXES: [(&str, Dialect, &str); 4] = [
     ("/openai", Dialect::OpenAi, "openai"),
     ("/anthropic", Dialect::Anthropic, "anthropic"),
     ("/genai", Dialect::Gemini, "gemini"),
+    ("/bedrock", Dialect::Bedrock, "bedrock"),
 ];
 
 /// Below `/v1` in OpenAI's API.
@@ -64,6 +65,15 @@ const GEMINI: [(&str, RequestKind, bool); 5] = [
 ];
 /// The versions of Gemini's API; the second is meant where none is named.
 const GEMINI_VERSIONS: [&str; 4] = ["v1", "v1beta", "v1alpha", "v1beta1"];
+
+/// Behind a model in Bedrock's API.
+const BEDROCK: [(&str, RequestKind, bool); 5] = [
+    ("converse", RequestKind::ChatCompletion, false),
+    ("converse-stream", RequestKind::ChatCompletion, true),
+    ("invoke", RequestKind::ChatCompletion, false),
+    ("invoke-with-response-stream", RequestKind::ChatCompletion, true),
+    ("count-tokens", RequestKind::CountTokens, false),
+];
 
 /// Reads the path of a request. The dialect is known even where the path leads nowhere: the answer that says so
 /// is in it.
@@ -90,7 +100,8 @@ fn door(dialect: Dialect, home: Option<&'static str>, path: &str) -> Option<Door
         Dialect::OpenAi => plain(dialect, home, below(path, "/v1").unwrap_or(path), &OPENAI),
         Dialect::Anthropic => plain(dialect, home, below(path, "/v1")?, &ANTHROPIC),
         Dialect::Gemini => gemini(home, path),
-        Dialect::Bedrock | Dialect::Cohere => None,
+        Dialect::Bedrock => bedrock(home, path),
+        Dialect::Cohere => None,
     }
 }
 
@@ -127,6 +138,21 @@ fn gemini(home: Option<&'static str>, path: &str) -> Option<Door> {
     }))
 }
 
+/// The model stands in the path, in one part or, where it was not encoded, in several.
+fn bedrock(home: Option<&'static str>, path: &str) -> Option<Door> {
+    let (model, verb) = path.strip_prefix("/model/")?.rsplit_once('/')?;
+    let (verb, kind, stream) = BEDROCK.iter().find(|(known, ..)| *known == verb)?;
+    Some(Door::Call(Route {
+        dialect: Dialect::Bedrock,
+        kind: *kind,
+        home,
+        version: "",
+        verb,
+        model: Some(decode(model).filter(|model| !model.is_empty())?),
+        stream: Some(*stream),
+    }))
+}
+
 const TUNED: &str = "tunedModels/";
 
 fn models(path: &str) -> Option<Door> {
@@ -146,12 +172,13 @@ pub fn upstream_path(route: &Route, model: &str, versioned: bool) -> String {
             let collection = if model.starts_with(TUNED) { "" } else { "models/" };
             format!("{version}/{collection}{}:{verb}", encode(model, b"/@:"))
         }
-        Dialect::Bedrock => format!("{version}/{verb}"),
+        // The whole name is one part, whatever is in it.
+        Dialect::Bedrock => format!("/model/{}/{verb}", encode(model, b"")),
     }
 }
 
 /// A text as part of a path, with these bytes left as they are.
-fn encode(text: &str, plain: &[u8]) -> String {
+pub fn encode(text: &str, plain: &[u8]) -> String {
     let mut part = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || plain.contains(&byte) {
@@ -268,6 +295,37 @@ mod tests {
             check(path, None);
         }
         assert_eq!(read("/genai/v1beta/models").1, Some(Door::Models { id: None }));
+    }
+
+    #[test]
+    fn bedrock_s_models_come_encoded_and_not() {
+        let check = |path: &str, expected: Option<(&str, bool, &str)>| {
+            let route = match read(path) {
+                (Dialect::Bedrock, Some(Door::Call(route))) => Some(route),
+                (Dialect::Bedrock, None) => None,
+                other => panic!("{path}: {other:?}"),
+            };
+            let seen = route.map(|route| {
+                let model = route.model.clone().unwrap();
+                (upstream_path(&route, &model, false), route.stream.unwrap(), model)
+            });
+            let expected = expected.map(|(path, stream, model)| (path.to_owned(), stream, model.to_owned()));
+            assert_eq!(seen, expected, "{path}");
+        };
+        let nova = ("/model/amazon.nova-pro-v1%3A0/converse", false, "amazon.nova-pro-v1:0");
+        check("/bedrock/model/amazon.nova-pro-v1:0/converse", Some(nova));
+        check("/bedrock/model/amazon.nova-pro-v1%3A0/converse", Some(nova));
+        let arn = "arn:aws:bedrock:us-east-1:1:inference-profile/us.x";
+        let encoded = "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fus.x/converse-stream";
+        check(&format!("/bedrock{encoded}"), Some((encoded, true, arn)));
+        check(&format!("/bedrock/model/{arn}/converse-stream"), Some((encoded, true, arn)));
+        let claude = "/model/anthropic.claude/invoke-with-response-stream";
+        check(&format!("/langchain/bedrock{claude}"), Some((claude, true, "anthropic.claude")));
+        for path in
+            ["/bedrock/model/converse", "/bedrock/model//converse", "/bedrock/model/m/other", "/bedrock/m/converse"]
+        {
+            check(path, None);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod anthropic;
+pub mod bedrock;
 pub mod gemini;
 pub mod proxy;
 

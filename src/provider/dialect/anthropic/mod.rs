@@ -5,7 +5,7 @@ mod request;
 mod usage;
 
 pub(super) use event::Listener;
-pub(super) use request::read;
+pub(super) use request::{read, read_invoked};
 pub(super) use usage::DOCUMENT;
 
 #[cfg(test)]

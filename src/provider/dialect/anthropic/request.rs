@@ -1,16 +1,18 @@
 //! A request of this dialect: messages, or a count of what they would come to.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
-use super::super::CallError;
-use super::super::call::{Call, NewCap, Seams};
-use super::super::members::{Cap, Form, Role, Tally, flag, inside, model, read_body, span};
+use super::super::call::{Call, Cap, NewCap, Seams};
+use super::super::members::{Form, Role, Tally, cap_or_zero, flag, inside, model, read_body, span};
+use super::super::{CallError, Route};
 use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::ServiceTier;
 
 const FORM: Form = Form {
     dialect: Dialect::Anthropic,
-    once: &[&["model"], &["stream"], &["max_tokens"], &["service_tier"], &["speed"]],
+    once: &[&["model"], &["stream"], &["max_tokens"], &["service_tier"], &["speed"], &["anthropic_version"]],
     role: |name| match name {
         "messages" => Role::Messages,
         "system" => Role::Content,
@@ -25,42 +27,82 @@ const FORM: Form = Form {
 
 /// Understands a body, or says what is wrong with it.
 pub fn read(kind: RequestKind, body: &[u8]) -> Result<Call, CallError> {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    let (mut named, mut stream, mut cap, mut tier, mut fast) = (None, false, None, ServiceTier::Standard, false);
-    let mut tally = Tally::default();
-    let word = |name: &str, raw: &str| {
-        serde_json::from_str::<Option<String>>(raw).map_err(|_| CallError::of(name, "must be a string"))
-    };
-    read_body(body, &FORM, &mut tally, &mut |name, raw, _| {
-        match name {
-            "model" => named = Some((model(raw)?, span(text, raw.get()))),
-            "stream" => stream = flag(name, raw)?.unwrap_or(false),
-            // Zero only fills the cache.
-            "max_tokens" => cap = Some(Cap::read_or_zero(text, name, raw)?),
-            "service_tier" => tier = word(name, raw.get())?.map_or(tier, |word| ServiceTier::from_word(&word)),
-            _ => fast = word(name, raw.get())?.is_some_and(|word| word == "fast"),
-        }
-        Ok(())
-    })?;
-    let Some((model, model_at)) = named else { return Err(CallError::of("model", "is required")) };
-    let (output_cap, cap_at) = Cap::join([cap]);
+    let draft = Draft::read(body)?;
     let counts = kind == RequestKind::CountTokens;
-    Ok(Call {
-        dialect: Dialect::Anthropic,
-        kind,
-        model,
-        stream: stream && !counts,
-        output_cap: if counts { Some(0) } else { output_cap },
-        choices: 1,
-        include_usage: true,
-        refers_to_state: tally.refers_to_state,
-        tier: if fast { ServiceTier::Priority } else { tier },
-        weight: tally.weight,
-        seams: Seams {
-            model_at: SmallVec::from_buf([model_at]),
-            cap_at,
-            cap_new: (!counts).then_some(NewCap { at: inside(text), before: r#""max_tokens":"#, after: "," }),
-            ..Seams::default()
-        },
-    })
+    let stream = draft.stream && !counts;
+    let Some((model, model_at)) = draft.named.clone() else { return Err(CallError::of("model", "is required")) };
+    let mut call = draft.finish((Dialect::Anthropic, kind), model, stream);
+    call.seams.model_at.push(model_at);
+    if counts {
+        (call.output_cap, call.seams.cap_new) = (Some(0), None);
+    }
+    Ok(call)
+}
+
+/// Understands a body that came through a cloud whose path names the model and says whether to stream.
+pub fn read_invoked(route: &Route, model: String, body: &[u8]) -> Result<Call, CallError> {
+    let draft = Draft::read(body)?;
+    if draft.named.is_some() || draft.stream {
+        let field = if draft.stream { "stream" } else { "model" };
+        return Err(CallError::of(field, "is said by the path, not by the body"));
+    }
+    if !draft.versioned {
+        let what = "is missing: only Claude is invoked here, other models are served by converse";
+        return Err(CallError::of("anthropic_version", what));
+    }
+    Ok(draft.finish((route.dialect, route.kind), model, route.stream.unwrap_or(false)))
+}
+
+struct Draft<'b> {
+    text: &'b str,
+    named: Option<(String, Range<usize>)>,
+    stream: bool,
+    versioned: bool,
+    cap: Option<Cap>,
+    tier: ServiceTier,
+    tally: Tally,
+}
+
+impl<'b> Draft<'b> {
+    fn read(body: &'b [u8]) -> Result<Draft<'b>, CallError> {
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        let (mut named, mut stream, mut versioned, mut cap) = (None, false, false, None);
+        let (mut tier, mut fast, mut tally) = (ServiceTier::Standard, false, Tally::default());
+        let word = |name: &str, raw: &str| {
+            serde_json::from_str::<Option<String>>(raw).map_err(|_| CallError::of(name, "must be a string"))
+        };
+        read_body(body, &FORM, &mut tally, &mut |name, raw, _| {
+            match name {
+                "model" => named = Some((model(raw)?, span(text, raw.get()))),
+                "stream" => stream = flag(name, raw)?.unwrap_or(false),
+                // Zero only fills the cache.
+                "max_tokens" => cap = Some(cap_or_zero(text, name, raw)?),
+                "service_tier" => tier = word(name, raw.get())?.map_or(tier, |word| ServiceTier::from_word(&word)),
+                "anthropic_version" => versioned = word(name, raw.get())?.is_some(),
+                _ => fast = word(name, raw.get())?.is_some_and(|word| word == "fast"),
+            }
+            Ok(())
+        })?;
+        let tier = if fast { ServiceTier::Priority } else { tier };
+        Ok(Draft { text, named, stream, versioned, cap, tier, tally })
+    }
+
+    fn finish(self, (dialect, kind): (Dialect, RequestKind), model: String, stream: bool) -> Call {
+        let caps: SmallVec<[Cap; 2]> = self.cap.into_iter().collect();
+        let cap_new = NewCap::Between { at: inside(self.text), before: r#""max_tokens":"#, after: "," };
+        Call {
+            dialect,
+            format: Dialect::Anthropic,
+            kind,
+            model,
+            stream,
+            output_cap: Cap::first(&caps),
+            choices: 1,
+            include_usage: true,
+            refers_to_state: self.tally.refers_to_state,
+            tier: self.tier,
+            weight: self.tally.weight,
+            seams: Seams { caps, cap_new: Some(cap_new), ..Seams::default() },
+        }
+    }
 }

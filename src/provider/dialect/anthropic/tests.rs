@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::*;
 use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::{ServiceTier, Source, Usage};
-use crate::provider::{Call, Change, FirstEvent, Framing, Garbage, Out, Reader, Reading};
+use crate::provider::{Call, FirstEvent, Framing, Garbage, Out, Reader, Reading, Rewrite};
 
 const CHAT: RequestKind = RequestKind::ChatCompletion;
 
@@ -105,7 +105,8 @@ fn rewriting_changes_nothing_else() {
     let check = |body: &str, model: &str, output_cap: Option<u64>, expected: &str| {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
         let call = read(CHAT, body.as_bytes()).unwrap();
-        let rewritten = call.rewrite(&bytes, Change { model, ask_usage: false, output_cap });
+        let rewritten =
+            call.rewrite(&bytes, Rewrite { model, ask_usage: false, output_cap: output_cap.map(|cap| ("", cap)) });
         assert_eq!(std::str::from_utf8(&rewritten).unwrap(), expected, "{body}");
         assert_eq!(body == expected, rewritten.as_ptr() == bytes.as_ptr(), "{body}: copied only if changed");
     };

@@ -6,9 +6,9 @@ use std::ops::Range;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use super::super::call::{Call, NewCap, Seams};
+use super::super::call::{Call, Cap, NewCap, Seams};
 use super::super::members::{
-    Cap, Form, Role, Tally, checked_model, count, empty_object, inside, read_body, read_object, span,
+    Form, Role, Tally, cap_or_zero, checked_model, count, empty_object, inside, read_body, read_object, span,
 };
 use super::super::{CallError, Route};
 use crate::governance::request::{Dialect, RequestKind};
@@ -68,13 +68,13 @@ pub fn read(route: &Route, body: &[u8]) -> Result<Call, CallError> {
     })?;
     let Draft { model_at, config, caps, choices, .. } = draft;
     let generates = route.kind == RequestKind::ChatCompletion;
-    let (output_cap, cap_at) = Cap::join([caps]);
+    let caps: SmallVec<[Cap; 2]> = caps.into_iter().collect();
     Ok(Call {
         dialect: Dialect::Gemini,
+        format: Dialect::Gemini,
         kind: route.kind,
         stream: route.stream.unwrap_or(false),
-        // Zero is what a cap is that was not set.
-        output_cap: if generates { output_cap.filter(|cap| *cap > 0) } else { None },
+        output_cap: if generates { Cap::first(&caps) } else { None },
         choices: if generates { choices } else { 1 },
         include_usage: true,
         refers_to_state: tally.refers_to_state,
@@ -83,7 +83,7 @@ pub fn read(route: &Route, body: &[u8]) -> Result<Call, CallError> {
         seams: Seams {
             model_at,
             model_prefix: PREFIX,
-            cap_at,
+            caps: if generates { caps } else { SmallVec::new() },
             cap_new: generates.then(|| config.unwrap_or_else(|| absent(text))),
             usage: None,
         },
@@ -115,12 +115,12 @@ impl<'b> Draft<'b> {
         const BEFORE: &str = r#""maxOutputTokens":"#;
         let at = span(self.text, raw.get());
         if raw.get() == "null" {
-            self.config = Some(NewCap { at, before: r#"{"maxOutputTokens":"#, after: "}" });
+            self.config = Some(NewCap::Between { at, before: r#"{"maxOutputTokens":"#, after: "}" });
             return Ok(());
         }
         read_object(Some("generationConfig"), raw.get(), &CONFIG, tally, &mut |name, raw, _| {
             match name {
-                "maxOutputTokens" => self.caps = Some(Cap::read_or_zero(self.text, name, raw)?),
+                "maxOutputTokens" => self.caps = Some(nonzero(cap_or_zero(self.text, name, raw)?)),
                 _ => {
                     self.choices = count(name, raw)?.unwrap_or(1);
                     if self.choices > ANSWERS_MAX {
@@ -131,7 +131,7 @@ impl<'b> Draft<'b> {
             Ok(())
         })?;
         let after = if empty_object(raw.get()) { "" } else { "," };
-        self.config = Some(NewCap { at: at.start + 1..at.start + 1, before: BEFORE, after });
+        self.config = Some(NewCap::Between { at: at.start + 1..at.start + 1, before: BEFORE, after });
         Ok(())
     }
 
@@ -145,8 +145,13 @@ impl<'b> Draft<'b> {
     }
 }
 
+/// Zero is what a cap is that was not set.
+fn nonzero(cap: Cap) -> Cap {
+    Cap { tokens: cap.tokens.filter(|tokens| *tokens > 0), ..cap }
+}
+
 /// The cap of a body that configures nothing.
 fn absent(text: &str) -> NewCap {
     let after = if empty_object(text) { "}" } else { "}," };
-    NewCap { at: inside(text), before: r#""generationConfig":{"maxOutputTokens":"#, after }
+    NewCap::Between { at: inside(text), before: r#""generationConfig":{"maxOutputTokens":"#, after }
 }

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::{Source, Usage};
 use crate::provider::dialect::path;
-use crate::provider::{Call, CallError, Change, Door, FirstEvent, Framing, Garbage, Out, Reader, Reading, read_call};
+use crate::provider::{Call, CallError, Door, FirstEvent, Framing, Garbage, Out, Reader, Reading, Rewrite, read_call};
 
 const CHAT: RequestKind = RequestKind::ChatCompletion;
 
@@ -94,7 +94,9 @@ fn the_input_is_weighed() {
 fn rewriting_changes_nothing_else() {
     let check = |verb: &str, body: &str, model: &str, output_cap: Option<u64>, expected: &str| {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
-        let rewritten = try_read(verb, body).unwrap().rewrite(&bytes, Change { model, ask_usage: true, output_cap });
+        let rewritten = try_read(verb, body)
+            .unwrap()
+            .rewrite(&bytes, Rewrite { model, ask_usage: true, output_cap: output_cap.map(|cap| ("", cap)) });
         assert_eq!(std::str::from_utf8(&rewritten).unwrap(), expected, "{body}");
         assert_eq!(body == expected, rewritten.as_ptr() == bytes.as_ptr(), "{body}: copied only if changed");
     };

@@ -10,8 +10,8 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use super::super::call::{Call, NewCap, Seams};
-use super::super::members::{Cap, count, differs_in_case, flag, inside, model, span};
+use super::super::call::{Call, Cap, NewCap, Seams};
+use super::super::members::{cap, count, differs_in_case, flag, inside, model, span};
 use super::super::{CallError, Part, Shape, Weigher, Weight};
 use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::ServiceTier;
@@ -147,9 +147,7 @@ struct Draft<'b> {
     stream: bool,
     stream_options: Option<StreamOptions>,
     include_usage: bool,
-    max_tokens: Option<Cap>,
-    max_completion_tokens: Option<Cap>,
-    max_output_tokens: Option<Cap>,
+    caps: SmallVec<[Cap; 2]>,
     n: u64,
     prompts: u64,
     refers_to_state: bool,
@@ -168,9 +166,7 @@ impl<'b> Draft<'b> {
             stream: false,
             stream_options: None,
             include_usage: false,
-            max_tokens: None,
-            max_completion_tokens: None,
-            max_output_tokens: None,
+            caps: SmallVec::new(),
             n: 1,
             prompts: 1,
             refers_to_state: false,
@@ -189,9 +185,12 @@ impl<'b> Draft<'b> {
             Field::Model => self.model = Some((model(raw)?, span(self.body, raw.get()))),
             Field::Stream => self.stream = flag(name, raw)?.unwrap_or(false),
             Field::StreamOptions => self.options(raw)?,
-            Field::MaxTokens => self.max_tokens = Some(Cap::read(self.body, name, raw)?),
-            Field::MaxCompletionTokens => self.max_completion_tokens = Some(Cap::read(self.body, name, raw)?),
-            Field::MaxOutputTokens => self.max_output_tokens = Some(Cap::read(self.body, name, raw)?),
+            Field::MaxTokens | Field::MaxCompletionTokens | Field::MaxOutputTokens => {
+                let cap = cap(self.body, name, raw)?;
+                if caps(self.kind).contains(&name) {
+                    self.caps.push(cap);
+                }
+            }
             Field::N | Field::BestOf => {
                 let answers = count(name, raw)?.unwrap_or(1);
                 if answers > ANSWERS_MAX {
@@ -265,18 +264,11 @@ impl<'b> Draft<'b> {
 
     fn finish(self) -> Result<Call, CallError> {
         let Some((model, model_at)) = self.model else { return Err(CallError::of("model", "is required")) };
-        let (caps, new_cap) = match self.kind {
-            RequestKind::ChatCompletion => {
-                ([self.max_completion_tokens, self.max_tokens], r#""max_completion_tokens":"#)
-            }
-            RequestKind::TextCompletion => ([self.max_tokens, None], r#""max_tokens":"#),
-            RequestKind::Responses => ([self.max_output_tokens, None], r#""max_output_tokens":"#),
-            _ => ([None, None], ""),
-        };
-        let (output_cap, cap_at) = Cap::join(caps);
+        let value = |name: &&str| self.caps.iter().find(|cap| cap.name == *name)?.tokens;
+        let named = caps(self.kind).iter().find_map(value);
         let output_cap = match self.kind {
-            RequestKind::TextCompletion => Some(output_cap.unwrap_or(TEXT_COMPLETION_OUTPUT)),
-            _ => output_cap,
+            RequestKind::TextCompletion => named.or(Some(TEXT_COMPLETION_OUTPUT)),
+            _ => named,
         };
         let choices = match self.kind {
             RequestKind::ChatCompletion => self.n,
@@ -287,10 +279,12 @@ impl<'b> Draft<'b> {
         let asks = matches!(self.kind, RequestKind::ChatCompletion | RequestKind::TextCompletion);
         let usage =
             (self.stream && !self.include_usage && asks).then(|| usage_edit(self.body, self.stream_options.as_ref()));
-        let cap_new = (!new_cap.is_empty()).then(|| NewCap { at: inside(self.body), before: new_cap, after: "," });
-        let seams = Seams { model_at: SmallVec::from_buf([model_at]), model_prefix: "", cap_at, cap_new, usage };
+        let cap_new = (!caps(self.kind).is_empty()).then(|| NewCap::Named(inside(self.body)));
+        let model_at = SmallVec::from_buf([model_at]);
+        let seams = Seams { model_at, model_prefix: "", caps: self.caps, cap_new, usage };
         Ok(Call {
             dialect: Dialect::OpenAi,
+            format: Dialect::OpenAi,
             kind: self.kind,
             model,
             stream: self.stream,
@@ -329,6 +323,16 @@ impl<'de> Visitor<'de> for &mut Draft<'de> {
             }
         }
         Ok(())
+    }
+}
+
+/// The members that cap the output of a call of this kind; the first that has a value counts.
+const fn caps(kind: RequestKind) -> &'static [&'static str] {
+    match kind {
+        RequestKind::ChatCompletion => &["max_completion_tokens", "max_tokens"],
+        RequestKind::TextCompletion => &["max_tokens"],
+        RequestKind::Responses => &["max_output_tokens"],
+        _ => &[],
     }
 }
 

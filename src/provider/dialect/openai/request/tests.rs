@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::provider::Change;
+use crate::provider::Rewrite;
 use bytes::Bytes;
 
 const CHAT: RequestKind = RequestKind::ChatCompletion;
@@ -193,7 +193,7 @@ fn deep_nesting_is_an_error() {
 fn rewriting_changes_nothing_else() {
     let check = |kind, body: &str, model: &str, ask: bool, expected: &str| {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
-        let rewritten = read_call(kind, body).rewrite(&bytes, Change { model, ask_usage: ask, output_cap: None });
+        let rewritten = read_call(kind, body).rewrite(&bytes, Rewrite { model, ask_usage: ask, output_cap: None });
         assert_eq!(std::str::from_utf8(&rewritten).unwrap(), expected, "{body}");
         assert_eq!(body == expected, rewritten.as_ptr() == bytes.as_ptr(), "{body}: copied only if changed");
     };
@@ -229,7 +229,7 @@ fn rewriting_changes_nothing_else() {
 fn caps_are_lowered_where_they_stand() {
     let check = |kind, body: &str, expected: &str| {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
-        let change = Change { model: "m", ask_usage: false, output_cap: Some(7) };
+        let change = Rewrite { model: "m", ask_usage: false, output_cap: Some(("max_completion_tokens", 7)) };
         let rewritten = read_call(kind, body).rewrite(&bytes, change);
         assert_eq!(std::str::from_utf8(&rewritten).unwrap(), expected, "{body}");
         if kind != EMBEDDING {
@@ -239,7 +239,7 @@ fn caps_are_lowered_where_they_stand() {
     check(CHAT, r#"{"model":"m","max_tokens": 50 }"#, r#"{"model":"m","max_tokens": 7 }"#);
     check(CHAT, r#"{"max_tokens":50,"model":"m"}"#, r#"{"max_tokens":7,"model":"m"}"#);
     check(CHAT, r#"{"model":"m"}"#, r#"{"max_completion_tokens":7,"model":"m"}"#);
-    check(CHAT, r#"{"model":"m","max_tokens":null}"#, r#"{"model":"m","max_tokens":7}"#);
+    check(CHAT, r#"{"model":"m","max_completion_tokens":null}"#, r#"{"model":"m","max_completion_tokens":7}"#);
     check(
         CHAT,
         r#"{"model":"m","max_tokens":9,"max_completion_tokens":8.0}"#,
@@ -250,8 +250,8 @@ fn caps_are_lowered_where_they_stand() {
         r#"{"model":"m","max_tokens":9,"max_completion_tokens":null}"#,
         r#"{"model":"m","max_tokens":7,"max_completion_tokens":null}"#,
     );
-    check(RESPONSES, r#"{"model":"m","max_tokens":9}"#, r#"{"max_output_tokens":7,"model":"m","max_tokens":9}"#);
-    check(TEXT, r#"{"model":"m"}"#, r#"{"max_tokens":7,"model":"m"}"#);
+    check(RESPONSES, r#"{"model":"m","max_output_tokens":9}"#, r#"{"model":"m","max_output_tokens":7}"#);
+    check(TEXT, r#"{"model":"m","max_tokens":9}"#, r#"{"model":"m","max_tokens":7}"#);
     check(EMBEDDING, r#"{"model":"m"}"#, r#"{"model":"m"}"#);
 }
 
@@ -306,7 +306,7 @@ proptest! {
         let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
         let body = Bytes::from(text);
         let call = super::read(CHAT, &body).unwrap();
-        let rewritten = call.rewrite(&body, Change { model: &upstream, ask_usage: ask, output_cap: None });
+        let rewritten = call.rewrite(&body, Rewrite { model: &upstream, ask_usage: ask, output_cap: None });
         let again = super::read(CHAT, &rewritten).unwrap();
         prop_assert_eq!(&again.model, &upstream);
         prop_assert_eq!(again.include_usage, call.include_usage || ask);
