@@ -20,13 +20,14 @@ use tollgate::governance::entity::{
     Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, PricingOverride, Provider, ProviderConfig,
     ProviderKey, Quota, RateLimit, VirtualKey, Weight,
 };
+use tollgate::governance::judge::Admission;
 use tollgate::governance::money::{Nanos, Rate};
 use tollgate::governance::pricing::{Catalog, Price, Prices};
 use tollgate::governance::request::{Dialect, RequestKind};
 use tollgate::governance::route::{self, Asked};
 use tollgate::governance::time::{Span, Timestamp, Window};
 use tollgate::governance::usage::{ServiceTier, Usage};
-use tollgate::governance::view::{Caller, LimitKey};
+use tollgate::governance::view::{Caller, LimitKey, Policy};
 use tollgate::provider::{Door, Framing, Out, Reader, Rewrite, Route, dialect, read_call};
 use tollgate::state::clock::Clock;
 use tollgate::state::digest::KeyHasher;
@@ -316,10 +317,13 @@ fn hold(state: &State, snapshot: &Snapshot, caller: &Caller, tag: &CallTag) {
 fn tag(state: &State, caller: &Caller) -> CallTag {
     CallTag {
         virtual_key: Some(Arc::clone(&caller.key.id)),
+        team: caller.team_id(),
+        customer: caller.customer_id(),
         provider: "openai".into(),
         model: MODEL.into(),
         kind: RequestKind::ChatCompletion,
         admitted_at: state.clock.now(),
+        price: None,
     }
 }
 
@@ -358,6 +362,7 @@ fn admit() {
             took
         });
     }
+    never_exceeded(&mut group);
     for (name, other) in [("2 threads, cells of their own", 1), ("2 threads on the same cells", 0)] {
         let state = house(10, 6, Windows::Rolling);
         let snapshot = state.snapshot();
@@ -384,6 +389,26 @@ fn admit() {
         });
     }
     journalled();
+}
+
+/// Under the policy that never exceeds: a look at all of them more, and sums that have to fit.
+fn never_exceeded(group: &mut Group) {
+    let state = house(10, 6, Windows::Rolling);
+    let policy = Policy { admission: Admission::NeverExceed, ..Policy::default() };
+    let edits = vec![Edit::Policy(policy)];
+    let Ok(()) = state.change(&HashMap::new(), |_| Ok::<_, Infallible>((edits, ())), |_, _, _, ()| Ok(()));
+    let snapshot = state.snapshot();
+    let caller = caller(&state, &snapshot, 0);
+    let tag = tag(&state, &caller);
+    group.batches("hold and settle, 6 limits, never exceeded", 1, |operations| {
+        let began = Instant::now();
+        for _ in 0..operations {
+            hold(&state, &snapshot, &caller, &tag);
+        }
+        let took = began.elapsed();
+        drain(&state);
+        took
+    });
 }
 
 /// The same with and without a journal. As in service, what is settled is written after a while, and its slots

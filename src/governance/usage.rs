@@ -4,6 +4,7 @@
 //! input is part of the input count; the readers in `provider` take that apart.
 
 use super::money::Nanos;
+use std::borrow::Cow;
 
 /// Units of one call. No two members count the same thing but one: `reasoning` is a part of `output`. A call is
 /// one request whatever else is in it, so requests are not counted.
@@ -64,6 +65,18 @@ pub struct Pictures {
 }
 
 impl Pictures {
+    fn named(&self, name: &'static str) -> Cow<'static, str> {
+        let size = match (self.width, self.height) {
+            (0, 0) => String::new(),
+            (width, height) => format!("/{width}x{height}"),
+        };
+        match self.quality {
+            Quality::Auto if size.is_empty() => name.into(),
+            Quality::Auto => format!("{name}{size}").into(),
+            quality => format!("{name}{size}/{}", quality.word()).into(),
+        }
+    }
+
     /// Reads a size as requests and answers write it, `1024x1536`. Anything else is none.
     pub fn size(text: &str) -> Option<(u16, u16)> {
         let (width, height) = text.split_once('x')?;
@@ -88,6 +101,18 @@ pub enum Quality {
 impl Quality {
     pub const ALL: [Quality; 6] =
         [Quality::Auto, Quality::Low, Quality::Medium, Quality::High, Quality::Standard, Quality::Hd];
+
+    /// As requests say it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Quality::Auto => "auto",
+            Quality::Low => "low",
+            Quality::Medium => "medium",
+            Quality::High => "high",
+            Quality::Standard => "standard",
+            Quality::Hd => "hd",
+        }
+    }
 
     /// Reads a request's or an answer's word; unknown words leave it to the provider.
     pub fn from_word(word: &str) -> Quality {
@@ -174,6 +199,33 @@ impl Usage {
         self.input_total().saturating_add(self.output_total())
     }
 
+    /// What it says beside tokens, by the name that the ledger and the parts of a cost give it; none is zero.
+    /// Pictures and searches whose price depends on more than their number have that in their name, as in
+    /// `output_pictures/1024x1536/high` and `searches/low`.
+    pub fn other(&self) -> Vec<(Cow<'static, str>, u64)> {
+        let search = match self.search_context {
+            SearchContext::Medium => "searches",
+            SearchContext::Low => "searches/low",
+            SearchContext::High => "searches/high",
+        };
+        let plain = [
+            ("characters", u64::from(self.characters)),
+            ("input_millis", u64::from(self.input_millis)),
+            ("output_millis", u64::from(self.output_millis)),
+            (search, u64::from(self.searches)),
+            ("sessions", u64::from(self.sessions)),
+            ("reported_nanodollars", self.reported_cost.map_or(0, |cost| u64::try_from(cost.get()).unwrap_or(0))),
+        ];
+        let mut other = Vec::new();
+        other.extend(plain.into_iter().filter(|(_, units)| *units > 0).map(|(name, units)| (name.into(), units)));
+        for (name, pictures) in [("input_pictures", self.input_pictures), ("output_pictures", self.output_pictures)] {
+            if pictures.count > 0 {
+                other.push((pictures.named(name), u64::from(pictures.count)));
+            }
+        }
+        other
+    }
+
     /// An estimate of plain text tokens.
     pub fn estimated(input: u64, output: u64) -> Usage {
         Usage { input, output, source: Source::Estimated, ..Usage::default() }
@@ -212,6 +264,50 @@ mod tests {
         assert_eq!(usage.total(), 0b11_0111_1111);
         let most = Usage { input: u64::MAX, cache_read: 1, image_output: u64::MAX, output: 1, ..Usage::default() };
         assert_eq!((most.input_total(), most.output_total(), most.total()), (u64::MAX, u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn what_is_no_token_has_a_name() {
+        let check = |usage: Usage, names: &[(&str, u64)]| {
+            let other = usage.other();
+            assert_eq!(other.iter().map(|(name, units)| (&**name, *units)).collect::<Vec<_>>(), names);
+        };
+        let pictures = |count, width, height, quality| Pictures { count, width, height, quality };
+        check(Usage { input: 5, image_output: 7, ..Usage::default() }, &[]);
+        let searches = |search_context| Usage { searches: 2, search_context, ..Usage::default() };
+        check(searches(SearchContext::Medium), &[("searches", 2)]);
+        check(searches(SearchContext::High), &[("searches/high", 2)]);
+        let all = Usage {
+            characters: 1,
+            input_millis: 2,
+            output_millis: 3,
+            searches: 4,
+            search_context: SearchContext::Low,
+            sessions: 5,
+            input_pictures: pictures(7, 0, 0, Quality::Auto),
+            output_pictures: pictures(8, 1_024, 1_536, Quality::High),
+            reported_cost: Some(Nanos::new(6)),
+            ..Usage::default()
+        };
+        let names = [
+            ("characters", 1),
+            ("input_millis", 2),
+            ("output_millis", 3),
+            ("searches/low", 4),
+            ("sessions", 5),
+            ("reported_nanodollars", 6),
+            ("input_pictures", 7),
+            ("output_pictures/1024x1536/high", 8),
+        ];
+        check(all, &names);
+        let drawn = |output_pictures| Usage { output_pictures, ..Usage::default() };
+        check(drawn(pictures(1, 512, 512, Quality::Auto)), &[("output_pictures/512x512", 1)]);
+        check(drawn(pictures(1, 0, 0, Quality::Hd)), &[("output_pictures/hd", 1)]);
+        check(drawn(pictures(0, 512, 512, Quality::Hd)), &[]);
+        check(Usage { reported_cost: Some(Nanos::new(-1)), ..Usage::default() }, &[]);
+        for quality in Quality::ALL {
+            assert_eq!(Quality::from_word(quality.word()), quality);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::dialect::{Route, upstream_path};
 use crate::governance::entity::{Provider, ProviderKey};
-use crate::governance::request::Dialect;
+use crate::governance::request::{Dialect, RequestKind};
 
 /// What of a client's query goes on, by dialect. A closed list: some providers let a query choose what an answer
 /// holds, and one without its usage could not be charged.
@@ -39,6 +39,19 @@ pub fn address<'a>(
     let versioned = ends_in_version(&base);
     let path = upstream_path(route, model, versioned);
     Some(Address { base, path: format!("{path}{query}") })
+}
+
+/// What a cap on the output is called where a request of OpenAI's dialect has none: OpenAI itself and who follows
+/// it closely want the newer name for chats, and refuse the older one for models that reason; the others know the
+/// older one.
+pub fn output_cap_name(provider: &Provider, kind: RequestKind) -> &'static str {
+    match kind {
+        RequestKind::Responses => "max_output_tokens",
+        RequestKind::ChatCompletion if matches!(&*provider.name, "openai" | "azure" | "cerebras" | "groq" | "xai") => {
+            "max_completion_tokens"
+        }
+        _ => "max_tokens",
+    }
 }
 
 /// The query for the provider, with its question mark, or nothing.

@@ -39,6 +39,8 @@ pub struct Call {
     pub output_cap: Option<u64>,
     /// How many answers are generated; each has the whole cap.
     pub choices: u64,
+    /// What each answer may think, and the cap has to leave room for. Zero: nothing was said.
+    pub thinking: u64,
     /// The client itself asked for usage in the stream.
     pub include_usage: bool,
     /// Input lies with the provider: an earlier answer, a conversation, a stored prompt.

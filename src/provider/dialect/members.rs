@@ -218,6 +218,34 @@ pub(super) fn cap_or_zero(body: &str, name: &'static str, raw: &RawValue) -> Res
     }
 }
 
+/// What a request says about thinking, as far as it is a number of tokens: `budget_tokens`, or what others call it.
+#[derive(serde::Deserialize)]
+struct Thinking<'b> {
+    #[serde(borrow)]
+    budget_tokens: Option<&'b RawValue>,
+    #[serde(borrow)]
+    max_tokens: Option<&'b RawValue>,
+    #[serde(borrow, rename = "thinkingBudget")]
+    budget: Option<&'b RawValue>,
+    #[serde(borrow, rename = "thinking_budget")]
+    other_budget: Option<&'b RawValue>,
+}
+
+/// The tokens that this member leaves for thinking.
+pub(super) fn thinking(raw: &RawValue) -> u64 {
+    // What is written otherwise is the provider's to judge.
+    let Ok(told) = serde_json::from_str::<Thinking<'_>>(raw.get()) else { return 0 };
+    let budgets = [told.budget_tokens, told.max_tokens, told.budget, told.other_budget].into_iter().flatten();
+    budgets.filter_map(|budget| count("thinking", budget).ok().flatten()).max().unwrap_or(0)
+}
+
+/// Weighs a value that was taken whole, which bounds its depth.
+pub(super) fn weigh_aside(dialect: Dialect, raw: &RawValue, tally: &mut Tally) -> Result<(), CallError> {
+    let mut json = serde_json::Deserializer::from_str(raw.get());
+    let weighed = Weigher::of(dialect, &mut tally.weight, Part::Aside).deserialize(&mut json);
+    weighed.map(drop).map_err(|error| CallError::body(format!("the body is not JSON: {error}")))
+}
+
 /// Whether an object that was read has no members.
 pub(super) fn empty_object(text: &str) -> bool {
     text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('}'))

@@ -106,7 +106,8 @@ pub(super) struct Left {
 
 /// Writes a record, word by word.
 pub(super) fn write(open: &Open<'_>, put: &mut impl FnMut(u64)) {
-    let CallTag { virtual_key, provider, model, kind, admitted_at } = open.tag;
+    // A key's team and customer are looked up again: they hardly ever change, and would need a second slot.
+    let CallTag { virtual_key, provider, model, kind, admitted_at, .. } = open.tag;
     let [virtual_key, provider, model] = [virtual_key.as_deref().unwrap_or(""), provider, model].map(cut);
     let length = |text: &str| text.len() as u64;
     let key_length = if open.tag.virtual_key.is_some() { length(virtual_key) } else { NO_TEXT };

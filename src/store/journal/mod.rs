@@ -11,6 +11,7 @@
 //! that was freed as never sent, which is then charged as unresolved; and of the last seconds it may lack calls
 //! that were open. File systems that copy on write (btrfs, ZFS) can run full all the same.
 
+mod aside;
 mod free;
 mod layout;
 mod map;
@@ -19,6 +20,7 @@ mod recover;
 use super::{Ledger, StoreError, StoreErrorKind};
 use crate::governance::time::Timestamp;
 use crate::state::journal::{Journal, Open, Place, Settled};
+pub use aside::Leftover;
 use free::FreeList;
 use layout::{
     AFTER_LINK, Check, HEADER_WORDS, LINK, MAGIC, RECORD, SETTLED, SETTLED_WORDS, SLOT_WORDS, STATE, VERSION, WORD,

@@ -132,9 +132,7 @@ pub(super) fn recover(
             StoreError::new(kind, what)
         })?;
         let Some(header) = header else { continue };
-        let found = Image { file, slots: header.slots, settled_words: layout::settled_words(header.version) }
-            .read()
-            .map_err(|error| failed("read", path, error))?;
+        let found = Image::of(file, header).read().map_err(|error| failed("read", path, error))?;
         recovered.other_boot |= header.boot != boot_id() && !found.is_empty();
         left.extend(found);
     }
@@ -147,6 +145,15 @@ pub(super) fn recover(
     Ok(recovered)
 }
 
+/// Whether calls stand in this journal, or what cannot be read and may be such.
+pub(super) fn holds_calls(file: &File) -> bool {
+    match Header::read(file) {
+        Ok(Ok(None)) => false,
+        Ok(Ok(Some(header))) => Image::of(file, header).read().map_or(true, |found| !found.is_empty()),
+        Ok(Err(_)) | Err(_) => true,
+    }
+}
+
 fn bring_in(
     left: Vec<Option<Left>>,
     recovered: &mut Recovered,
@@ -155,8 +162,13 @@ fn bring_in(
 ) -> Result<usize, StoreError> {
     let limits: HashMap<Mark, LimitKey> = ledger.limits()?.into_iter().map(|key| (Mark::of(&key), key)).collect();
     let whole = left.len();
-    let entries: Vec<Entry> = left.into_iter().flatten().map(|left| entry(left, &limits, recovered, now)).collect();
+    let mut entries: Vec<Entry> = left.into_iter().flatten().map(|left| entry(left, &limits, recovered, now)).collect();
     recovered.torn += whole - entries.len();
+    for tag in entries.iter_mut().map(|entry| &mut entry.tag) {
+        if let Some(key) = &tag.virtual_key {
+            (tag.team, tag.customer) = ledger.owners(key)?;
+        }
+    }
     ledger.append(&entries)
 }
 
@@ -192,10 +204,13 @@ fn entry(left: Left, limits: &HashMap<Mark, LimitKey>, recovered: &mut Recovered
         place: None,
         tag: CallTag {
             virtual_key: left.virtual_key.map(Into::into),
+            team: None,
+            customer: None,
             provider: left.provider.into(),
             model: left.model.into(),
             kind: left.kind,
             admitted_at: left.admitted_at,
+            price: None,
         },
     }
 }
@@ -210,7 +225,10 @@ struct Image<'a> {
 
 type Slot = [u64; SLOT_WORDS];
 
-impl Image<'_> {
+impl<'a> Image<'a> {
+    const fn of(file: &'a File, header: Header) -> Image<'a> {
+        Image { file, slots: header.slots, settled_words: layout::settled_words(header.version) }
+    }
     /// Every record, and `None` for each that is torn.
     fn read(&self) -> io::Result<Vec<Option<Left>>> {
         let mut found = Vec::new();
@@ -324,10 +342,13 @@ mod tests {
     fn journals_of_the_first_version_are_read() {
         let tag = CallTag {
             virtual_key: Some("a key".into()),
+            team: None,
+            customer: None,
             provider: "openai".into(),
             model: "gpt-4o".into(),
             kind: RequestKind::Responses,
             admitted_at: Timestamp::from_millis(5),
+            price: None,
         };
         let spend = |cost, tokens| Spend { cost: Nanos::new(cost), tokens };
         let bound = (Usage::estimated(700, 30), spend(9_000, 730));

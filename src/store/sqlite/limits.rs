@@ -113,7 +113,10 @@ impl StoredLimits {
 
     /// The limits of one owner, which has them from now on.
     pub(super) fn take(&mut self, owner: &Owner<'_>) -> Limits {
-        self.of[owner.kind as usize].remove(&*owner.id).unwrap_or_default()
+        let mut limits = self.of[owner.kind as usize].remove(&*owner.id).unwrap_or_default();
+        // A vector that grew has room for four, and most owners have one: with many keys that is much.
+        limits.budgets.shrink_to_fit();
+        limits
     }
 
     /// Where the limit in `row`, whose second and third column name the owner, belongs.

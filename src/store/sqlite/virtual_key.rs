@@ -79,7 +79,10 @@ fn provider_configs(
         Ok(())
     })?;
     let position = |config: &ProviderConfig| (positions.get(&config.id).copied().unwrap_or(0), config.id);
-    configs.values_mut().for_each(|configs| configs.sort_by_key(position));
+    for configs in configs.values_mut() {
+        configs.sort_by_key(position);
+        configs.shrink_to_fit();
+    }
     Ok(configs)
 }
 

@@ -118,10 +118,13 @@ impl Process {
             bound: (Usage::estimated(30, 70), spend(bound, 100)),
             tag: CallTag {
                 virtual_key: Some(Arc::clone(&self.key.id)),
+                team: None,
+                customer: None,
                 provider: "openai".into(),
                 model: model.into(),
                 kind: RequestKind::Responses,
                 admitted_at: self.state.clock.now(),
+                price: None,
             },
         };
         self.state.admit(&snapshot, ask).ok()

@@ -5,14 +5,24 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::super::call::{Call, Cap, NewCap, Seams};
-use super::super::members::{Form, Role, Tally, cap_or_zero, flag, inside, model, read_body, span};
+use super::super::members::{
+    Form, Role, Tally, cap_or_zero, flag, inside, model, read_body, span, thinking, weigh_aside,
+};
 use super::super::{CallError, Route};
 use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::ServiceTier;
 
 const FORM: Form = Form {
     dialect: Dialect::Anthropic,
-    once: &[&["model"], &["stream"], &["max_tokens"], &["service_tier"], &["speed"], &["anthropic_version"]],
+    once: &[
+        &["model"],
+        &["stream"],
+        &["max_tokens"],
+        &["service_tier"],
+        &["speed"],
+        &["anthropic_version"],
+        &["thinking"],
+    ],
     role: |name| match name {
         "messages" => Role::Messages,
         "system" => Role::Content,
@@ -59,6 +69,7 @@ struct Draft<'b> {
     stream: bool,
     versioned: bool,
     cap: Option<Cap>,
+    thinking: u64,
     tier: ServiceTier,
     tally: Tally,
 }
@@ -71,20 +82,25 @@ impl<'b> Draft<'b> {
         let word = |name: &str, raw: &str| {
             serde_json::from_str::<Option<String>>(raw).map_err(|_| CallError::of(name, "must be a string"))
         };
-        read_body(body, &FORM, &mut tally, &mut |name, raw, _| {
+        let mut budget = 0;
+        read_body(body, &FORM, &mut tally, &mut |name, raw, tally| {
             match name {
                 "model" => named = Some((model(raw)?, span(text, raw.get()))),
                 "stream" => stream = flag(name, raw)?.unwrap_or(false),
                 // Zero only fills the cache.
                 "max_tokens" => cap = Some(cap_or_zero(text, name, raw)?),
                 "service_tier" => tier = word(name, raw.get())?.map_or(tier, |word| ServiceTier::from_word(&word)),
+                "thinking" => {
+                    budget = thinking(raw);
+                    weigh_aside(Dialect::Anthropic, raw, tally)?;
+                }
                 "anthropic_version" => versioned = word(name, raw.get())?.is_some(),
                 _ => fast = word(name, raw.get())?.is_some_and(|word| word == "fast"),
             }
             Ok(())
         })?;
         let tier = if fast { ServiceTier::Priority } else { tier };
-        Ok(Draft { text, named, stream, versioned, cap, tier, tally })
+        Ok(Draft { text, named, stream, versioned, cap, thinking: budget, tier, tally })
     }
 
     fn finish(self, (dialect, kind): (Dialect, RequestKind), model: String, stream: bool) -> Call {
@@ -98,6 +114,7 @@ impl<'b> Draft<'b> {
             stream,
             output_cap: Cap::first(&caps),
             choices: 1,
+            thinking: self.thinking,
             include_usage: true,
             refers_to_state: self.tally.refers_to_state,
             tier: self.tier,

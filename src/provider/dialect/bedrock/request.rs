@@ -91,6 +91,8 @@ pub fn read(route: &Route, body: &[u8]) -> Result<Call, CallError> {
         stream: route.stream.unwrap_or(false),
         output_cap: Cap::first(&caps),
         choices: 1,
+        // Said in the model's own words, if at all.
+        thinking: 0,
         include_usage: true,
         refers_to_state: tally.refers_to_state || stored,
         tier,

@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 
 use super::super::call::{Call, Cap, NewCap, Seams};
 use super::super::members::{
-    Form, Role, Tally, cap_or_zero, checked_model, count, empty_object, inside, read_body, read_object, span,
+    Form, Role, Tally, cap_or_zero, checked_model, count, empty_object, inside, read_body, read_object, span, thinking,
+    weigh_aside,
 };
 use super::super::{CallError, Route};
 use crate::governance::request::{Dialect, RequestKind};
@@ -33,7 +34,11 @@ const FORM: Form = Form {
 
 const CONFIG: Form = Form {
     dialect: Dialect::Gemini,
-    once: &[&["maxOutputTokens", "max_output_tokens"], &["candidateCount", "candidate_count"]],
+    once: &[
+        &["maxOutputTokens", "max_output_tokens"],
+        &["candidateCount", "candidate_count"],
+        &["thinkingConfig", "thinking_config"],
+    ],
     role: |name| match name {
         "responseSchema"
         | "response_schema"
@@ -51,7 +56,8 @@ const PART: Form = Form { once: &[&["model"]], ..FORM };
 pub fn read(route: &Route, body: &[u8]) -> Result<Call, CallError> {
     let model = checked_model(route.model.clone().unwrap_or_default())?;
     let text = std::str::from_utf8(body).unwrap_or_default();
-    let mut draft = Draft { text, model: &model, model_at: SmallVec::new(), config: None, caps: None, choices: 1 };
+    let mut draft =
+        Draft { text, model: &model, model_at: SmallVec::new(), config: None, caps: None, choices: 1, thinking: 0 };
     let (mut tier, mut tally) = (ServiceTier::Standard, Tally::default());
     read_body(body, &FORM, &mut tally, &mut |name, raw, tally| {
         match name {
@@ -66,7 +72,7 @@ pub fn read(route: &Route, body: &[u8]) -> Result<Call, CallError> {
         }
         Ok(())
     })?;
-    let Draft { model_at, config, caps, choices, .. } = draft;
+    let Draft { model_at, config, caps, choices, thinking, .. } = draft;
     let generates = route.kind == RequestKind::ChatCompletion;
     let caps: SmallVec<[Cap; 2]> = caps.into_iter().collect();
     Ok(Call {
@@ -76,6 +82,7 @@ pub fn read(route: &Route, body: &[u8]) -> Result<Call, CallError> {
         stream: route.stream.unwrap_or(false),
         output_cap: if generates { Cap::first(&caps) } else { None },
         choices: if generates { choices } else { 1 },
+        thinking,
         include_usage: true,
         refers_to_state: tally.refers_to_state,
         tier,
@@ -98,6 +105,7 @@ struct Draft<'b> {
     config: Option<NewCap>,
     caps: Option<Cap>,
     choices: u64,
+    thinking: u64,
 }
 
 impl<'b> Draft<'b> {
@@ -118,8 +126,12 @@ impl<'b> Draft<'b> {
             self.config = Some(NewCap::Between { at, before: r#"{"maxOutputTokens":"#, after: "}" });
             return Ok(());
         }
-        read_object(Some("generationConfig"), raw.get(), &CONFIG, tally, &mut |name, raw, _| {
+        read_object(Some("generationConfig"), raw.get(), &CONFIG, tally, &mut |name, raw, tally| {
             match name {
+                "thinkingConfig" => {
+                    self.thinking = thinking(raw);
+                    weigh_aside(Dialect::Gemini, raw, tally)?;
+                }
                 "maxOutputTokens" => self.caps = Some(nonzero(cap_or_zero(self.text, name, raw)?)),
                 _ => {
                     self.choices = count(name, raw)?.unwrap_or(1);

@@ -6,12 +6,12 @@
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::super::call::{Call, Cap, NewCap, Seams};
-use super::super::members::{cap, count, differs_in_case, flag, inside, model, span};
+use super::super::members::{cap, count, differs_in_case, flag, inside, model, span, thinking};
 use super::super::{CallError, Part, Shape, Weigher, Weight};
 use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::ServiceTier;
@@ -76,6 +76,7 @@ enum Field {
     Tools,
     Schema,
     WebSearch,
+    Thinking,
     Other,
     /// Written like a member that may appear once, but in another case.
     OtherCase,
@@ -128,6 +129,7 @@ impl<'de> Deserialize<'de> for Field {
                     "tools" => Field::Tools,
                     "functions" | "response_format" | "text" => Field::Schema,
                     "web_search_options" => Field::WebSearch,
+                    "thinking" | "reasoning" => Field::Thinking,
                     name if is_other_case(name) => Field::OtherCase,
                     _ => Field::Other,
                 })
@@ -148,6 +150,7 @@ struct Draft<'b> {
     stream_options: Option<StreamOptions>,
     include_usage: bool,
     caps: SmallVec<[Cap; 2]>,
+    thinking: u64,
     n: u64,
     prompts: u64,
     refers_to_state: bool,
@@ -167,6 +170,7 @@ impl<'b> Draft<'b> {
             stream_options: None,
             include_usage: false,
             caps: SmallVec::new(),
+            thinking: 0,
             n: 1,
             prompts: 1,
             refers_to_state: false,
@@ -237,6 +241,17 @@ impl<'b> Draft<'b> {
 
     /// Takes a member that is weighed.
     fn weigh<A: MapAccess<'b>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
+        if field == Field::Thinking {
+            let raw: &RawValue = map.next_value()?;
+            self.thinking = self.thinking.max(thinking(raw));
+            // Weighed as everything else, which bounds its depth.
+            let mut json = serde_json::Deserializer::from_str(raw.get());
+            let weighed = Weigher::new(&mut self.weight, Part::Aside).deserialize(&mut json);
+            return weighed.map(drop).map_err(|error| {
+                self.fault = Some(CallError::body(format!("the body is not JSON: {error}")));
+                A::Error::custom("a member cannot be understood")
+            });
+        }
         let part = match field {
             Field::Prompt | Field::Items | Field::Words => Part::Content,
             Field::Tools => Part::Tools,
@@ -290,6 +305,7 @@ impl<'b> Draft<'b> {
             stream: self.stream,
             output_cap,
             choices,
+            thinking: self.thinking,
             include_usage: self.include_usage,
             refers_to_state: self.refers_to_state,
             tier: self.tier,

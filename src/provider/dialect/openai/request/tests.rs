@@ -180,7 +180,9 @@ fn what_cannot_be_understood_is_named() {
 
 #[test]
 fn deep_nesting_is_an_error() {
-    for member in ["messages", "tools", "metadata", "previous_response_id", "stream", "model", "stream_options"] {
+    for member in
+        ["messages", "tools", "metadata", "previous_response_id", "stream", "model", "stream_options", "reasoning"]
+    {
         for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
             let (open, close) = (open.repeat(200_000), close.repeat(200_000));
             let body = format!(r#"{{"model":"m","{member}":{open}1{close}}}"#);
@@ -226,33 +228,69 @@ fn rewriting_changes_nothing_else() {
 }
 
 #[test]
-fn caps_are_lowered_where_they_stand() {
-    let check = |kind, body: &str, expected: &str| {
-        let bytes = Bytes::copy_from_slice(body.as_bytes());
-        let change = Rewrite { model: "m", ask_usage: false, output_cap: Some(("max_completion_tokens", 7)) };
-        let rewritten = read_call(kind, body).rewrite(&bytes, change);
-        assert_eq!(std::str::from_utf8(&rewritten).unwrap(), expected, "{body}");
-        if kind != EMBEDDING {
-            assert_eq!(read_call(kind, expected).output_cap, Some(7), "{body}");
-        }
+fn thinking_is_told_in_tokens_or_not_at_all() {
+    let check = |member: &str, tokens| {
+        assert_eq!(read_call(CHAT, &format!(r#"{{"model":"m",{member}}}"#)).thinking, tokens, "{member}");
     };
-    check(CHAT, r#"{"model":"m","max_tokens": 50 }"#, r#"{"model":"m","max_tokens": 7 }"#);
-    check(CHAT, r#"{"max_tokens":50,"model":"m"}"#, r#"{"max_tokens":7,"model":"m"}"#);
-    check(CHAT, r#"{"model":"m"}"#, r#"{"max_completion_tokens":7,"model":"m"}"#);
-    check(CHAT, r#"{"model":"m","max_completion_tokens":null}"#, r#"{"model":"m","max_completion_tokens":7}"#);
+    check(r#""thinking":{"type":"enabled","budget_tokens":1024}"#, 1_024);
+    check(r#""reasoning":{"max_tokens":2000,"exclude":true}"#, 2_000);
+    check(r#""reasoning":{"max_tokens":20},"thinking":{"budget_tokens":30.0}"#, 30);
+    check(r#""reasoning":{"effort":"high"}"#, 0);
+    check(r#""reasoning":null,"thinking":{"budget_tokens":"many"}"#, 0);
+    check(r#""reasoning":[1],"thinking":7"#, 0);
+}
+
+#[test]
+fn a_cap_is_lowered_in_place() {
+    let check = |kind, body: &str, name, tokens, expected: &str| {
+        let bytes = Bytes::copy_from_slice(body.as_bytes());
+        let wanted = Rewrite { model: "m", ask_usage: false, output_cap: Some((name, tokens)) };
+        let lowered = read_call(kind, body).rewrite(&bytes, wanted);
+        assert_eq!(std::str::from_utf8(&lowered).unwrap(), expected, "{body}");
+        assert_eq!(read_call(kind, expected).output_cap, Some(tokens), "{body}");
+        // And once more changes nothing, not even where the body is.
+        assert_eq!(read_call(kind, expected).rewrite(&lowered, wanted).as_ptr(), lowered.as_ptr(), "{body}");
+    };
+    let (old, new, responses) = ("max_tokens", "max_completion_tokens", "max_output_tokens");
+    check(CHAT, r#"{"model":"m"}"#, new, 9, r#"{"max_completion_tokens":9,"model":"m"}"#);
+    check(CHAT, r#" { "model":"m" }"#, old, 9, r#" {"max_tokens":9, "model":"m" }"#);
+    check(CHAT, r#"{"max_tokens" : 100, "model":"m"}"#, new, 9, r#"{"max_tokens" : 9, "model":"m"}"#);
+    check(CHAT, r#"{"max_tokens":null,"model":"m"}"#, old, 9, r#"{"max_tokens":9,"model":"m"}"#);
     check(
         CHAT,
-        r#"{"model":"m","max_tokens":9,"max_completion_tokens":8.0}"#,
-        r#"{"model":"m","max_tokens":7,"max_completion_tokens":7}"#,
+        r#"{"max_tokens":null,"model":"m"}"#,
+        new,
+        9,
+        r#"{"max_completion_tokens":9,"max_tokens":null,"model":"m"}"#,
     );
     check(
         CHAT,
-        r#"{"model":"m","max_tokens":9,"max_completion_tokens":null}"#,
-        r#"{"model":"m","max_tokens":7,"max_completion_tokens":null}"#,
+        r#"{"max_completion_tokens":1e2,"model":"m","max_tokens":50}"#,
+        new,
+        9,
+        r#"{"max_completion_tokens":9,"model":"m","max_tokens":9}"#,
     );
-    check(RESPONSES, r#"{"model":"m","max_output_tokens":9}"#, r#"{"model":"m","max_output_tokens":7}"#);
-    check(TEXT, r#"{"model":"m","max_tokens":9}"#, r#"{"model":"m","max_tokens":7}"#);
-    check(EMBEDDING, r#"{"model":"m"}"#, r#"{"model":"m"}"#);
+    check(
+        CHAT,
+        r#"{"max_completion_tokens":100,"model":"m","max_tokens":5}"#,
+        new,
+        9,
+        r#"{"max_completion_tokens":9,"model":"m","max_tokens":5}"#,
+    );
+    check(TEXT, r#"{"model":"m","prompt":"x"}"#, old, 3, r#"{"max_tokens":3,"model":"m","prompt":"x"}"#);
+    check(
+        RESPONSES,
+        r#"{"model":"m","max_tokens":5,"max_output_tokens":100}"#,
+        responses,
+        9,
+        r#"{"model":"m","max_tokens":5,"max_output_tokens":9}"#,
+    );
+    // Beside other edits.
+    let body = Bytes::from_static(br#"{"stream":true,"max_tokens":100,"model":"m"}"#);
+    let wanted = Rewrite { model: "other", ask_usage: true, output_cap: Some((new, 9)) };
+    let lowered = read_call(CHAT, r#"{"stream":true,"max_tokens":100,"model":"m"}"#).rewrite(&body, wanted);
+    let expected = r#"{"stream_options":{"include_usage":true},"stream":true,"max_tokens":9,"model":"other"}"#;
+    assert_eq!(std::str::from_utf8(&lowered).unwrap(), expected);
 }
 
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
