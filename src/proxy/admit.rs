@@ -130,7 +130,7 @@ impl<'a> Bound<'a> {
             _ => call.input_bound().map_or(whole, |bound| bound.min(window.unwrap_or(u64::MAX))),
         };
         let known = [call.output_cap, price.and_then(|price| price.output_tokens_max)].into_iter().flatten().min();
-        let allowed = if call.kind == RequestKind::Embedding { 0 } else { known.unwrap_or(whole) };
+        let allowed = if !call.kind.has_output() { 0 } else { known.unwrap_or(whole) };
         let lowered_min = least.saturating_add(call.thinking).min(allowed);
         // Providers refuse a cap above what the model can write. Where nobody knows that, one is not guessed.
         let lowered_max = if known.is_some() { allowed } else { allowed.min(OUTPUT_UNKNOWN).max(lowered_min) };
@@ -183,7 +183,7 @@ fn expected(state: &State, call: &Call, target: &Target, price: Option<&Price>) 
     if is_free(call.kind) {
         return Usage::estimated(0, 0);
     }
-    if call.kind == RequestKind::Embedding {
+    if !call.kind.has_output() {
         // The model's window holds for each text of a batch, not for all of them.
         return Usage::estimated(call.input_estimate(), 0);
     }

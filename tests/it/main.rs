@@ -7,6 +7,7 @@ mod authority;
 mod bedrock;
 mod binary;
 mod bodies;
+mod cohere;
 mod crash;
 mod database;
 mod dialects;

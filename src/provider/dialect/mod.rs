@@ -7,6 +7,7 @@
 mod anthropic;
 mod bedrock;
 mod call;
+mod cohere;
 mod count;
 mod gemini;
 mod members;
@@ -92,7 +93,7 @@ pub fn read_call(route: &Route, body: &[u8]) -> Result<Call, CallError> {
         Dialect::Anthropic => anthropic::read(route.kind, body),
         Dialect::Gemini => gemini::read(route, body),
         Dialect::Bedrock => bedrock::read(route, body),
-        other => Err(CallError::body(format!("requests in {}'s dialect are not read here", other.as_str()))),
+        Dialect::Cohere => cohere::read(route.kind, body),
     }
 }
 
@@ -132,7 +133,8 @@ pub(in crate::provider) fn document(dialect: Dialect, kind: RequestKind) -> Docu
         Dialect::Anthropic => anthropic::DOCUMENT,
         Dialect::Gemini => gemini::DOCUMENT,
         Dialect::Bedrock => bedrock::DOCUMENT,
-        _ => Document { wanted: openai::WANTED, texts: openai::texts(kind), usage: openai::usage },
+        Dialect::Cohere => cohere::document(kind),
+        Dialect::OpenAi => Document { wanted: openai::WANTED, texts: openai::texts(kind), usage: openai::usage },
     }
 }
 
@@ -146,6 +148,7 @@ pub(in crate::provider) enum Listener {
     Anthropic(anthropic::Listener),
     Gemini,
     Bedrock,
+    Cohere,
 }
 
 impl Listener {
@@ -154,7 +157,8 @@ impl Listener {
             Dialect::Anthropic => Listener::Anthropic(anthropic::Listener::default()),
             Dialect::Gemini => Listener::Gemini,
             Dialect::Bedrock => Listener::Bedrock,
-            _ => Listener::OpenAi(kind),
+            Dialect::Cohere => Listener::Cohere,
+            Dialect::OpenAi => Listener::OpenAi(kind),
         }
     }
 
@@ -169,6 +173,7 @@ impl Listener {
             Listener::Anthropic(listener) => listener.hear(event, data),
             Listener::Gemini => Some(gemini::hear(data)),
             Listener::Bedrock => Some(bedrock::hear(event, data)),
+            Listener::Cohere => Some(cohere::hear(event.name, data)),
         }
     }
 

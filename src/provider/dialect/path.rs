@@ -36,11 +36,12 @@ pub enum Door {
 const FAMILIES: [&str; 4] = ["/litellm", "/langchain", "/pydanticai", "/cursor"];
 
 /// A prefix below which an SDK finds its provider's own paths.
-const PREFIXES: [(&str, Dialect, &str); 4] = [
+const PREFIXES: [(&str, Dialect, &str); 5] = [
     ("/openai", Dialect::OpenAi, "openai"),
     ("/anthropic", Dialect::Anthropic, "anthropic"),
     ("/genai", Dialect::Gemini, "gemini"),
     ("/bedrock", Dialect::Bedrock, "bedrock"),
+    ("/cohere", Dialect::Cohere, "cohere"),
 ];
 
 /// Below `/v1` in OpenAI's API.
@@ -54,6 +55,10 @@ const OPENAI: [(&str, RequestKind); 4] = [
 /// Below `/v1` in Anthropic's API.
 const ANTHROPIC: [(&str, RequestKind); 2] =
     [("/messages", RequestKind::ChatCompletion), ("/messages/count_tokens", RequestKind::CountTokens)];
+
+/// Below `/v2` in Cohere's API.
+const COHERE: [(&str, RequestKind); 3] =
+    [("/chat", RequestKind::ChatCompletion), ("/embed", RequestKind::Embedding), ("/rerank", RequestKind::Rerank)];
 
 /// After the colon behind a model in Gemini's API.
 const GEMINI: [(&str, RequestKind, bool); 5] = [
@@ -101,7 +106,11 @@ fn door(dialect: Dialect, home: Option<&'static str>, path: &str) -> Option<Door
         Dialect::Anthropic => plain(dialect, home, below(path, "/v1")?, &ANTHROPIC),
         Dialect::Gemini => gemini(home, path),
         Dialect::Bedrock => bedrock(home, path),
-        Dialect::Cohere => None,
+        Dialect::Cohere => {
+            let (verb, kind) = COHERE.iter().find(|(verb, _)| Some(*verb) == below(path, "/v2"))?;
+            let route = Route { dialect, kind: *kind, home, version: "v2", verb, model: None, stream: None };
+            Some(Door::Call(route))
+        }
     }
 }
 
@@ -227,7 +236,7 @@ mod tests {
 
     #[test]
     fn every_prefix_leads_to_its_dialect() {
-        use Dialect::{Anthropic, OpenAi};
+        use Dialect::{Anthropic, Cohere, OpenAi};
         use RequestKind::{ChatCompletion, CountTokens, Embedding, ListModels};
         let chat = |home| Some((ChatCompletion, "/v1/chat/completions", home));
         leads("/v1/chat/completions", OpenAi, chat(None));
@@ -244,6 +253,10 @@ mod tests {
         leads("/langchain/anthropic/v1/messages", Anthropic, messages);
         let count = Some((CountTokens, "/v1/messages/count_tokens", Some("anthropic")));
         leads("/anthropic/v1/messages/count_tokens", Anthropic, count);
+        leads("/cohere/v2/chat", Cohere, Some((ChatCompletion, "/v2/chat", Some("cohere"))));
+        leads("/cohere/v2/embed", Cohere, Some((Embedding, "/v2/embed", Some("cohere"))));
+        leads("/cohere/v2/rerank", Cohere, Some((RequestKind::Rerank, "/v2/rerank", Some("cohere"))));
+        leads("/cohere/v1/chat", Cohere, None);
         leads("/anthropic/v1/models", Anthropic, Some((ListModels, "", None)));
     }
 
