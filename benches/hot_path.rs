@@ -24,12 +24,12 @@ use tollgate::governance::entity::{
 use tollgate::governance::judge::Admission;
 use tollgate::governance::money::{Nanos, Rate};
 use tollgate::governance::pricing::Price;
-use tollgate::governance::request::RequestKind;
-use tollgate::governance::route;
+use tollgate::governance::request::{Dialect, RequestKind};
+use tollgate::governance::route::{self, Asked};
 use tollgate::governance::time::{Span, Timestamp, Window};
 use tollgate::governance::usage::{ServiceTier, Usage};
 use tollgate::governance::view::{Caller, LimitKey, Policy};
-use tollgate::provider::{Call, Out, Reader, Rewrite};
+use tollgate::provider::{Door, Framing, Out, Reader, Rewrite, Route, dialect, read_call};
 use tollgate::state::clock::Clock;
 use tollgate::state::digest::KeyHasher;
 use tollgate::state::hold::Spend;
@@ -248,10 +248,21 @@ fn identify() {
         group.line(&format!("one of {keys} keys"), || {
             let snapshot = state.snapshot();
             let headers = turn.next().expect("a cycle does not end");
-            let value = credential::virtual_key(headers).ok().flatten().expect("the headers carry a key");
+            let value = credential::virtual_key(headers, None).ok().flatten().expect("the headers carry a key");
             let caller = snapshot.view.caller(&state.hasher.digest(value)).expect("the key was declared");
             black_box(Arc::clone(caller));
         });
+    }
+}
+
+const ASKED: Asked =
+    Asked { kind: RequestKind::ChatCompletion, stream: false, dialect: Some(Dialect::OpenAi), home: None };
+
+/// The way in of a chat.
+fn chat_route() -> Route {
+    match dialect::path::read("/v1/chat/completions") {
+        (_, Some(Door::Call(route))) => route,
+        _ => unreachable!("chats are served"),
     }
 }
 
@@ -262,8 +273,7 @@ fn route_call() {
     let caller = caller(&state, &snapshot, 0);
     for (name, text) in [("provider/model", "openai/gpt-4o"), ("a bare model", MODEL)] {
         group.line(name, || {
-            let targets =
-                route::targets(&snapshot.view, Some(&caller), (RequestKind::ChatCompletion, false), black_box(text));
+            let targets = route::targets(&snapshot.view, Some(&caller), ASKED, black_box(text));
             black_box(targets.expect("the key allows it"));
         });
     }
@@ -281,11 +291,11 @@ fn read() {
     let mut group = Group::default();
     for (name, bytes) in [("2 KB", 2_000), ("200 KB", 200_000)] {
         let body = body(bytes);
-        let kind = RequestKind::ChatCompletion;
+        let route = chat_route();
         group.line(&format!("understand a call of {name}"), || {
-            black_box(Call::read(kind, black_box(&body)).expect("the body is sound"));
+            black_box(read_call(&route, black_box(&body)).expect("the body is sound"));
         });
-        let call = Call::read(kind, &body).expect("the body is sound");
+        let call = read_call(&route, &body).expect("the body is sound");
         group.line(&format!("rewrite it: another model, usage asked for, {name}"), || {
             black_box(call.rewrite(&body, Rewrite { model: MODEL, ask_usage: true, output_cap: None }));
         });
@@ -488,7 +498,7 @@ fn price_of_target(group: &mut Group) {
         let snapshot = state.snapshot();
         let caller = caller(&state, &snapshot, 0);
         let kind = RequestKind::ChatCompletion;
-        let targets = route::targets(&snapshot.view, Some(&caller), (kind, false), "openai/gpt-4o");
+        let targets = route::targets(&snapshot.view, Some(&caller), ASKED, "openai/gpt-4o");
         let targets = targets.expect("the key allows it");
         group.line(name, || {
             let price = route::price(&snapshot.view, Some(&caller), black_box(&targets[0]), kind);
@@ -545,7 +555,7 @@ fn meter() {
         group.batches(name, events, |streams| {
             let began = Instant::now();
             for _ in 0..streams {
-                let mut reader = Reader::stream(kind, withhold);
+                let mut reader = Reader::new(Dialect::OpenAi, kind, Framing::Events, withhold);
                 for piece in pieces {
                     let mut out = Out::new();
                     reader.chunk(piece.clone(), &mut out);
@@ -565,7 +575,7 @@ fn meter() {
 
     let usage = event("[]", &format!(",{USAGE}"));
     group.line("the usage event, reader and all", || {
-        let (mut reader, mut out) = (Reader::stream(kind, true), Out::new());
+        let (mut reader, mut out) = (Reader::new(Dialect::OpenAi, kind, Framing::Events, true), Out::new());
         reader.chunk(usage.clone(), &mut out);
         black_box(reader.reading());
     });
@@ -574,7 +584,7 @@ fn meter() {
         r#"{{"id":"chatcmpl-C4a8f2e6b1d9","object":"chat.completion","created":1794477600,"model":"gpt-4o","choices":[{{"index":0,"message":{{"role":"assistant","content":"{said}","refusal":null,"annotations":[]}},"logprobs":null,"finish_reason":"stop"}}],{USAGE},"service_tier":"default","system_fingerprint":"fp_9b78b61c52"}}"#
     ));
     group.line(&format!("a unary answer of {} bytes, reader and all", answer.len()), || {
-        let (mut reader, mut out) = (Reader::unary(kind), Out::new());
+        let (mut reader, mut out) = (Reader::new(Dialect::OpenAi, kind, Framing::Document, false), Out::new());
         reader.chunk(answer.clone(), &mut out);
         black_box(reader.reading());
     });

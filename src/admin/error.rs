@@ -47,6 +47,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let envelope = Envelope {
+            request_id: None,
             status: self.status.as_u16(),
             kind: kind(self.status),
             message: &self.message,

@@ -9,7 +9,7 @@ use crate::governance::judge::{Admission, admits};
 use crate::governance::money::Nanos;
 use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
-use crate::governance::route::{self, Target};
+use crate::governance::route::{self, Asked, Target};
 use crate::governance::view::{Caller, Level, Limit, Measure};
 use crate::wire::faults::Faults;
 use crate::wire::read::Object;
@@ -77,7 +77,9 @@ fn answer(admin: &Admin, question: &Question) -> Value {
     if let Err(refusal) = identified(&lens, question, known.is_some(), caller) {
         return refused(&refusal, Vec::new(), &view.limits(caller, None, "", "", ""));
     }
-    let targets = match route::targets(view, caller, (question.kind, question.stream), &question.model) {
+    // Nothing is sent, so it does not matter in whose wire format the call would come.
+    let asked = Asked { kind: question.kind, stream: question.stream, dialect: None, home: None };
+    let targets = match route::targets(view, caller, asked, &question.model) {
         Ok(targets) => targets,
         Err(refusal) => return refused(&refusal, Vec::new(), &view.limits(caller, None, "", "", "")),
     };

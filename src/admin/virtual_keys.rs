@@ -143,7 +143,7 @@ pub(super) async fn rotate(
 
 /// `GET /api/governance/virtual-keys/quota`: for the holder of a key, who needs no admin token.
 pub(super) async fn quota(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    let presented = match credential::virtual_key(&headers) {
+    let presented = match credential::virtual_key(&headers, None) {
         Ok(Some(value)) => value,
         Ok(None) => return quota_unauthorized("Virtual key is required"),
         Err(credential::Ambiguous) => return quota_unauthorized("The request carries two different virtual keys"),

@@ -12,7 +12,7 @@ const IDLE_NETWORK: &[&str] = &["max_conns_per_host", "beta_header_overrides"];
 
 pub(super) fn warn(provider: &Provider, body: &Value, path: &str, reading: &mut Reading<'_>) {
     let name = &provider.name;
-    if !provider.speaks_openai() {
+    if provider.dialect().is_none() {
         let warning = "has a dialect of its own, which this version does not speak: calls to it will be refused";
         reading.warnings.push(format!("provider '{name}' {warning}"));
     } else if provider.keys.is_empty() && !provider.keyless() {

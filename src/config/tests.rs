@@ -279,13 +279,13 @@ fn keys_remember_their_variables() {
 
 #[test]
 fn providers_that_cannot_be_called_yet_are_declared_with_a_warning() {
-    let settings = parse("providers:\n  anthropic: { keys: [{ name: a, value: x }] }\n  openai:\n").unwrap();
+    let settings = parse("providers:\n  runway: { keys: [{ name: a, value: x }] }\n  openai:\n").unwrap();
     assert_eq!(view(&settings).providers().len(), 2);
     assert_eq!(
         settings.warnings,
         [
-            "provider 'anthropic' has a dialect of its own, which this version does not speak: calls to it will be refused",
             "provider 'openai' has no key: calls to it will be refused",
+            "provider 'runway' has a dialect of its own, which this version does not speak: calls to it will be refused",
         ]
     );
 }

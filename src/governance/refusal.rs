@@ -1,7 +1,7 @@
 //! Every governed "no", each with a stable code. A refusal is an answer, not an error.
 
 use super::money::Nanos;
-use super::request::RequestKind;
+use super::request::{Dialect, RequestKind};
 use super::time::Timestamp;
 use super::view::{Level, Measure};
 use std::fmt;
@@ -50,8 +50,8 @@ pub enum Refusal {
     ModelNotPriced { provider: String, model: String },
     #[error("provider '{provider}' does not serve requests of the kind {}{}", .kind.as_str(), if *.stream { "_stream" } else { "" })]
     UnsupportedOperation { provider: String, kind: RequestKind, stream: bool },
-    #[error("provider '{provider}' has a dialect of its own, which this version does not speak")]
-    DialectNotSpoken { provider: String },
+    #[error("provider '{provider}' {}", dialect_sentence(*.speaks, *.asked))]
+    DialectNotSpoken { provider: String, speaks: Option<Dialect>, asked: Option<Dialect> },
     #[error("no keys found that support model: {model}")]
     NoProviderKey { model: String },
     #[error("{}", Exceeded::sentence(.0))]
@@ -288,6 +288,17 @@ impl Refusal {
             | Refusal::TooCostly { .. } => true,
             _ => false,
         }
+    }
+}
+
+fn dialect_sentence(speaks: Option<Dialect>, asked: Option<Dialect>) -> String {
+    match (speaks, asked) {
+        (Some(speaks), Some(asked)) => format!(
+            "speaks {}'s dialect, and this request is in {}'s: this version does not translate between them",
+            speaks.as_str(),
+            asked.as_str()
+        ),
+        _ => "has a dialect of its own, which this version does not speak".to_owned(),
     }
 }
 

@@ -1,9 +1,9 @@
-//! The kinds of request, as rules, prices and permissions name them.
+//! The kinds of request, as rules, prices and permissions name them, and the wire formats they come in.
 
 /// What a request asks for. The base kind also stands for its streamed form.
 ///
-/// All names of the contract are here, so that permissions and prices can be declared for them; the
-/// proxy itself makes the first five.
+/// All names of the contract are here, so that permissions and prices can be declared for them; which of
+/// them the proxy makes, the paths of each dialect say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RequestKind {
     ChatCompletion,
@@ -97,6 +97,45 @@ impl RequestKind {
 
     pub fn from_name(name: &str) -> Option<RequestKind> {
         RequestKind::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// A wire format: what a call and its answer look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    OpenAi,
+    Anthropic,
+    Gemini,
+    /// What Bedrock's runtime takes: converse, and the models' own formats by `invoke`.
+    Bedrock,
+    Cohere,
+}
+
+impl Dialect {
+    pub const ALL: [Dialect; 5] =
+        [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini, Dialect::Bedrock, Dialect::Cohere];
+
+    /// As people call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Dialect::OpenAi => "OpenAI",
+            Dialect::Anthropic => "Anthropic",
+            Dialect::Gemini => "Gemini",
+            Dialect::Bedrock => "Bedrock",
+            Dialect::Cohere => "Cohere",
+        }
+    }
+
+    /// The dialect of a custom provider that is like this built-in one.
+    pub fn of_base(name: &str) -> Option<Dialect> {
+        Some(match name {
+            "openai" => Dialect::OpenAi,
+            "anthropic" => Dialect::Anthropic,
+            "gemini" => Dialect::Gemini,
+            "bedrock" => Dialect::Bedrock,
+            "cohere" => Dialect::Cohere,
+            _ => return None,
+        })
     }
 }
 

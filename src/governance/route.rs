@@ -3,7 +3,7 @@
 use super::entity::{ModelSet, Provider, ProviderConfig, ProviderKey, is_built_in_provider};
 use super::pricing::{Price, UnknownModel};
 use super::refusal::Refusal;
-use super::request::RequestKind;
+use super::request::{Dialect, RequestKind};
 use super::view::{Caller, Measure, View};
 use std::sync::Arc;
 
@@ -102,6 +102,11 @@ fn named(view: &View, caller: Option<&Caller>, asked: Asked, name: &str, model: 
 /// A bare model goes to the key's weighted provider configs that allow it, heaviest first. Those
 /// that are known to have the model are taken alone, if there are any.
 fn bare(view: &View, caller: Option<&Caller>, asked: Asked, model: &str) -> Result<Vec<Target>, Refusal> {
+    if let Some(home) = asked.home
+        && let Ok(targets) = named(view, caller, asked, home, model)
+    {
+        return Ok(targets);
+    }
     let Some(caller) = caller else { return Err(unresolved(view, model)) };
     let configs = &caller.key.provider_configs;
     let allowed = || configs.iter().enumerate().filter(|(_, config)| config.allows(model));
@@ -111,7 +116,7 @@ fn bare(view: &View, caller: Option<&Caller>, asked: Asked, model: &str) -> Resu
         .collect();
     let is_known = |config: &ProviderConfig, provider: &Provider| {
         names(&config.allowed_models, provider, model)
-            || view.catalog.find(&provider.name, model, model, asked.0).is_some()
+            || view.catalog.find(&provider.name, model, model, asked.kind).is_some()
             || provider.keys.iter().any(|key| names(&key.models, provider, model) || key.aliases.contains_key(model))
     };
     let any_known = candidates.iter().any(|(_, config, _, provider)| is_known(config, provider));
@@ -145,17 +150,26 @@ fn bare(view: &View, caller: Option<&Caller>, asked: Asked, model: &str) -> Resu
     }
 }
 
-/// What is asked for: the kind, and whether as a stream.
-pub type Asked = (RequestKind, bool);
+/// What is asked for, as far as it decides who can answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    pub kind: RequestKind,
+    pub stream: bool,
+    /// The wire format of the request. Absent: whichever the provider takes.
+    pub dialect: Option<Dialect>,
+    /// The provider that a bare model means, if the caller may use it; SDKs name none.
+    pub home: Option<&'static str>,
+}
 
 /// Whether the provider may be asked this at all, and whether this version can ask it.
-fn serves(provider: &Provider, (kind, stream): Asked) -> Result<(), Refusal> {
+fn serves(provider: &Provider, Asked { kind, stream, dialect, .. }: Asked) -> Result<(), Refusal> {
     let name = || provider.name.to_string();
     if !provider.allows(kind, stream) {
         return Err(Refusal::UnsupportedOperation { provider: name(), kind, stream });
     }
-    if !provider.speaks_openai() {
-        return Err(Refusal::DialectNotSpoken { provider: name() });
+    let speaks = provider.dialect();
+    if speaks.is_none() || dialect.is_some_and(|asked| speaks != Some(asked)) {
+        return Err(Refusal::DialectNotSpoken { provider: name(), speaks, asked: dialect });
     }
     Ok(())
 }
@@ -209,8 +223,9 @@ fn unresolved(view: &View, model: &str) -> Refusal {
 }
 
 /// The models that a caller is known to have, as `provider/model`, sorted. Models that nobody listed
-/// and no price table knows are not among them, though a `*` may still allow them.
-pub fn models(view: &View, caller: Option<&Caller>) -> Vec<String> {
+/// and no price table knows are not among them, though a `*` may still allow them; nor are those of providers
+/// that do not take this dialect.
+pub fn models(view: &View, caller: Option<&Caller>, dialect: Dialect) -> Vec<String> {
     let mut found = Vec::new();
     let mut add = |provider: &Arc<Provider>, config: Option<&ProviderConfig>| {
         let listed = |set: &ModelSet| match set {
@@ -224,7 +239,7 @@ pub fn models(view: &View, caller: Option<&Caller>) -> Vec<String> {
         let names = names.chain(view.catalog.models(&provider.name).map(str::to_owned));
         for name in names {
             let model = name.strip_prefix(&prefix).unwrap_or(&name);
-            let usable = provider.speaks_openai()
+            let usable = provider.dialect() == Some(dialect)
                 && config.is_none_or(|config| config.allows(model))
                 && !through(provider, config.map(|config| (0, config)), model).is_empty();
             if usable {

@@ -8,24 +8,29 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde::Deserialize;
 
-use super::{Call, FirstEvent, Out, Reader, Reading};
-use crate::governance::request::RequestKind;
+use super::dialect::path;
+use super::stream::frames;
+use super::{Call, Door, FirstEvent, Framing, Out, Reader, Reading, Route, read_call};
+use crate::governance::request::Dialect;
 use crate::governance::usage::{ServiceTier, Usage};
 
 #[derive(Debug, Clone)]
 struct Case {
     name: String,
-    kind: RequestKind,
+    route: Route,
+    /// What the bodies are written in.
+    format: Dialect,
     request: Vec<u8>,
     answer: Bytes,
-    streamed: bool,
+    framing: Framing,
     expected: Expected,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {
-    kind: String,
+    /// What the request was sent to.
+    path: String,
     usage: Counts,
     delivered_tokens: u64,
     withheld_events: usize,
@@ -40,28 +45,63 @@ struct Counts {
     cache_write_long: u64,
     output: u64,
     reasoning: u64,
+    audio_input: u64,
+    image_input: u64,
+    audio_output: u64,
+    image_output: u64,
+    searches: u32,
     tier: String,
 }
 
 fn cases() -> Vec<Case> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/openai");
-    let mut cases: Vec<Case> = fs::read_dir(root).unwrap().map(|entry| case(&entry.unwrap().path())).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let folders = Dialect::ALL.map(|dialect| root.join(dialect.as_str().to_lowercase()));
+    let found = folders.iter().filter(|folder| folder.exists()).flat_map(|folder| fs::read_dir(folder).unwrap());
+    let mut cases: Vec<Case> = found.map(|entry| case(&entry.unwrap().path())).collect();
     cases.sort_by(|one, other| one.name.cmp(&other.name));
     assert!(cases.len() >= 9, "the fixtures are there");
     cases
 }
 
 fn case(folder: &Path) -> Case {
-    let expected: Expected = serde_json::from_slice(&fs::read(folder.join("usage.json")).unwrap()).unwrap();
-    let streamed = folder.join("stream.sse").exists();
+    let read = |name: &str| fs::read(folder.join(name));
+    let expected: Expected = serde_json::from_slice(&read("usage.json").unwrap()).unwrap();
+    let framings = [
+        ("stream.sse", Framing::Events),
+        ("stream.json", Framing::Array),
+        ("stream.frames", Framing::Frames),
+        ("response.json", Framing::Document),
+    ];
+    let (file, framing) = framings.into_iter().find(|(file, _)| folder.join(file).exists()).unwrap();
+    let mut answer = read(file).unwrap();
+    if framing == Framing::Frames {
+        answer = framed(std::str::from_utf8(&answer).unwrap());
+    }
+    let (_, Some(Door::Call(route))) = path::read(&expected.path) else { panic!("{}", expected.path) };
+    let request = read("request.json").unwrap();
+    let format = read_call(&route, &request).unwrap().format;
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
     Case {
-        name: folder.file_name().unwrap().to_string_lossy().into_owned(),
-        kind: RequestKind::from_name(&expected.kind).unwrap(),
-        request: fs::read(folder.join("request.json")).unwrap(),
-        answer: fs::read(folder.join(if streamed { "stream.sse" } else { "response.json" })).unwrap().into(),
-        streamed,
+        name: format!("{}/{}", name(folder.parent().unwrap()), name(folder)),
+        route,
+        format,
+        request,
+        answer: answer.into(),
+        framing,
         expected,
     }
+}
+
+/// Each line is the kind of a message, its name and its payload.
+fn framed(lines: &str) -> Vec<u8> {
+    let line = |line: &str| {
+        let (kind, rest) = line.split_once(' ').unwrap();
+        let (name, payload) = rest.split_once(' ').unwrap();
+        let kind_header = if kind == "event" { ":event-type" } else { ":exception-type" };
+        let headers = [(kind_header, name), (":content-type", "application/json"), (":message-type", kind)];
+        frames::frame(&headers, payload.as_bytes())
+    };
+    lines.lines().flat_map(line).collect()
 }
 
 impl Case {
@@ -74,6 +114,11 @@ impl Case {
             cache_write_long: counts.cache_write_long,
             output: counts.output,
             reasoning: counts.reasoning,
+            audio_input: counts.audio_input,
+            image_input: counts.image_input,
+            audio_output: counts.audio_output,
+            image_output: counts.image_output,
+            searches: counts.searches,
             tier: ServiceTier::from_word(&counts.tier),
             ..Usage::default()
         };
@@ -95,13 +140,18 @@ impl Case {
 
     fn check(&self, cuts: &[usize]) {
         self.check_with(cuts, false, &self.answer);
-        if self.streamed {
+        if self.withholds() {
             self.check_with(cuts, true, &self.without_usage());
         }
     }
 
+    /// Only here is something taken out of an answer.
+    fn withholds(&self) -> bool {
+        self.route.dialect == Dialect::OpenAi && self.framing == Framing::Events
+    }
+
     fn check_with(&self, cuts: &[usize], withhold: bool, expected: &[u8]) {
-        let mut reader = if self.streamed { Reader::stream(self.kind, withhold) } else { Reader::unary(self.kind) };
+        let mut reader = Reader::new(self.format, self.route.kind, self.framing, withhold);
         let (mut out, mut from) = (Out::new(), 0);
         for &to in cuts.iter().chain([&self.answer.len()]) {
             reader.chunk(self.answer.slice(from..to), &mut out);
@@ -113,16 +163,16 @@ impl Case {
         reader.flush(&mut out);
         assert_eq!(out.concat(), bytes, "{} {withhold} {cuts:?}", self.name);
         assert_eq!(reader.reading(), self.reading(), "{} {withhold} {cuts:?}", self.name);
-        assert_eq!(reader.first_event(), self.streamed.then_some(FirstEvent::Content), "{}", self.name);
+        assert_eq!(reader.first_event(), self.framing.is_stream().then_some(FirstEvent::Content), "{}", self.name);
     }
 }
 
 #[test]
 fn requests_are_understood() {
     for case in cases() {
-        let call = Call::read(case.kind, &case.request).unwrap();
-        assert_eq!(call.stream, case.streamed, "{}", case.name);
-        assert!(call.input_estimate() <= call.input_bound().unwrap(), "{}", case.name);
+        let call: Call = read_call(&case.route, &case.request).unwrap();
+        assert_eq!(call.stream, case.framing.is_stream(), "{}", case.name);
+        assert!(call.input_bound().is_none_or(|bound| call.input_estimate() <= bound), "{}", case.name);
     }
 }
 
@@ -139,7 +189,7 @@ fn whole_and_byte_by_byte() {
 fn cut_in_two() {
     for case in cases() {
         (1..case.answer.len()).for_each(|cut| case.check_with(&[cut], false, &case.answer));
-        if case.streamed {
+        if case.withholds() {
             let expected = case.without_usage();
             (1..case.answer.len()).for_each(|cut| case.check_with(&[cut], true, &expected));
         }

@@ -99,9 +99,9 @@ impl Scanner {
         }
     }
 
-    /// What became of the wanted key with this index.
-    pub fn found(&self, index: usize) -> &Found {
-        &self.found[index]
+    /// What became of the wanted keys, in their order.
+    pub fn found(&self) -> &[Found] {
+        &self.found
     }
 
     /// UTF-8 bytes of the counted texts so far, as they read once unescaped.
@@ -376,7 +376,7 @@ mod tests {
     }
 
     fn facts(scanner: &Scanner) -> (Found, Found, u64, bool) {
-        (scanner.found(0).clone(), scanner.found(1).clone(), scanner.text_bytes(), scanner.is_closed())
+        (scanner.found()[0].clone(), scanner.found()[1].clone(), scanner.text_bytes(), scanner.is_closed())
     }
 
     #[track_caller]
@@ -419,8 +419,8 @@ mod tests {
         let json = format!(r#"{{"usage":{{"x":"{}"}},"service_tier":"flex"}}"#, "y".repeat(VALUE_BYTES_MAX));
         for cut in [1, 7, json.len()] {
             let scanner = scan(json.as_bytes().chunks(cut));
-            assert_eq!(scanner.found(0), &Found::TooLong);
-            assert_eq!(scanner.found(1), &Found::Value(br#""flex""#.to_vec()));
+            assert_eq!(scanner.found()[0], Found::TooLong);
+            assert_eq!(scanner.found()[1], Found::Value(br#""flex""#.to_vec()));
             assert!(scanner.captured.capacity() <= 2 * VALUE_BYTES_MAX);
         }
     }

@@ -4,21 +4,46 @@
 //! client did not. Reading never delays an answer, except for an unfinished event that could still be
 //! that one. What is learnt stands at any moment, since an answer may end at any moment.
 
+use std::fmt;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::dialect::openai::{event, usage_from_value};
-use super::dialect::{Facts, FirstEvent, Garbage};
-use super::json::{Found, Scanner};
-use super::stream::sse::{Event, Splitter};
-use crate::governance::request::RequestKind;
-use crate::governance::usage::{ServiceTier, Usage};
+use super::dialect::{Document, Facts, FirstEvent, Garbage, Listener, Told, document};
+use super::json::Scanner;
+use super::stream::{Event, Splitter, array, frames, sse};
+use crate::governance::request::{Dialect, RequestKind};
+use crate::governance::usage::{ServiceTier, Source, Usage};
 
 /// Longer than any usage event: an unfinished event of this size is let go.
 const HELD_BYTES_MAX: usize = 64 * 1024;
 
 /// What goes on to the client, in order.
 pub type Out = SmallVec<[Bytes; 4]>;
+
+/// How an answer is made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// One JSON document.
+    Document,
+    /// Server-sent events.
+    Events,
+    /// An array of JSON objects.
+    Array,
+    /// AWS event-stream frames.
+    Frames,
+    /// Nothing that tells what was used: sound, or plain text.
+    Opaque,
+    /// Something that cannot be read although it should be, such as a compressed document.
+    Sealed,
+}
+
+impl Framing {
+    /// Whether the answer comes event by event.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Framing::Events | Framing::Array | Framing::Frames)
+    }
+}
 
 /// Reads one answer.
 #[derive(Debug)]
@@ -30,6 +55,8 @@ pub struct Reader {
 enum Answer {
     Unary(Box<Unary>),
     Stream(Box<Stream>),
+    /// Passes as it is, and this is all that is known of it.
+    Unread(Option<Garbage>),
 }
 
 /// What was learnt from an answer so far.
@@ -46,15 +73,23 @@ pub struct Reading {
 }
 
 impl Reader {
-    /// For an answer that is one JSON document.
-    pub fn unary(kind: RequestKind) -> Reader {
-        let scanner = Scanner::new(event::UNARY_WANTED, event::unary_text(kind));
-        Reader { answer: Answer::Unary(Box::new(Unary { kind, scanner })) }
-    }
-
-    /// For an answer in server-sent events. `withhold_usage`: the client did not ask for the usage event.
-    pub fn stream(kind: RequestKind, withhold_usage: bool) -> Reader {
-        Reader { answer: Answer::Stream(Box::new(Stream::new(kind, withhold_usage))) }
+    /// For the answer to a call. `withhold_usage`: the client did not ask for the event that tells the usage.
+    pub fn new(dialect: Dialect, kind: RequestKind, framing: Framing, withhold_usage: bool) -> Reader {
+        let splitter = match framing {
+            Framing::Document => {
+                let document = document(dialect, kind);
+                let scanner = Scanner::new(document.wanted, document.texts);
+                return Reader { answer: Answer::Unary(Box::new(Unary { kind, document, scanner })) };
+            }
+            Framing::Opaque => return Reader { answer: Answer::Unread(None) },
+            Framing::Sealed => return Reader { answer: Answer::Unread(Some(Garbage::Unreadable)) },
+            Framing::Events => Splitter::Events(sse::Splitter::default()),
+            Framing::Array => Splitter::Array(array::Splitter::default()),
+            Framing::Frames => Splitter::Frames(frames::Splitter::default()),
+        };
+        let withhold = withhold_usage && framing == Framing::Events;
+        let stream = Stream::new(Listener::new(dialect, kind), splitter, withhold);
+        Reader { answer: Answer::Stream(Box::new(stream)) }
     }
 
     /// Consumes a piece cut anywhere and appends to `out` what the client should see.
@@ -65,6 +100,7 @@ impl Reader {
                 pass(piece, out);
             }
             Answer::Stream(stream) => stream.chunk(piece, out),
+            Answer::Unread(_) => pass(piece, out),
         }
     }
 
@@ -79,7 +115,7 @@ impl Reader {
     /// count; `response.created` does, and is content.
     pub fn first_event(&self) -> Option<FirstEvent> {
         match &self.answer {
-            Answer::Unary(_) => None,
+            Answer::Unary(_) | Answer::Unread(_) => None,
             Answer::Stream(stream) => stream.first,
         }
     }
@@ -89,6 +125,7 @@ impl Reader {
         match &self.answer {
             Answer::Unary(unary) => unary.reading(),
             Answer::Stream(stream) => stream.reading(),
+            Answer::Unread(garbage) => Reading { garbage: garbage.clone(), ..Reading::default() },
         }
     }
 }
@@ -99,28 +136,21 @@ fn pass(piece: Bytes, out: &mut Out) {
     }
 }
 
-#[derive(Debug)]
 struct Unary {
     kind: RequestKind,
+    document: Document,
     scanner: Scanner,
+}
+
+impl fmt::Debug for Unary {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Unary").field("kind", &self.kind).field("scanner", &self.scanner).finish_non_exhaustive()
+    }
 }
 
 impl Unary {
     fn reading(&self) -> Reading {
-        let tier = match self.scanner.found(1) {
-            Found::Value(raw) => std::str::from_utf8(raw).ok().map(|raw| raw.trim_matches('"')),
-            Found::Nothing | Found::TooLong => None,
-        };
-        let usage = match self.scanner.found(0) {
-            Found::Nothing => None,
-            Found::TooLong => Some(Err(Garbage::TooLong)),
-            Found::Value(raw) if raw == b"null" => None,
-            Found::Value(raw) => Some(
-                std::str::from_utf8(raw)
-                    .map_err(|_| Garbage::Malformed)
-                    .and_then(|raw| usage_from_value(self.kind, raw, tier)),
-            ),
-        };
+        let usage = (self.document.usage)(self.kind, self.scanner.found());
         Reading {
             usage: usage.as_ref().and_then(|usage| usage.as_ref().ok().copied()),
             garbage: usage.and_then(Result::err),
@@ -132,7 +162,7 @@ impl Unary {
 
 #[derive(Debug)]
 struct Stream {
-    kind: RequestKind,
+    listener: Listener,
     withhold: bool,
     splitter: Splitter,
     /// The beginning of the unfinished event, while it may turn out to be the one to withhold.
@@ -142,7 +172,7 @@ struct Stream {
     /// How far the unfinished event was looked through.
     sought: usize,
     first: Option<FirstEvent>,
-    usage: Option<Result<Usage, Garbage>>,
+    usage: Told,
     tier: Option<ServiceTier>,
     text_bytes: u64,
     text_events: u64,
@@ -150,11 +180,11 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(kind: RequestKind, withhold: bool) -> Stream {
+    fn new(listener: Listener, splitter: Splitter, withhold: bool) -> Stream {
         Stream {
-            kind,
+            listener,
             withhold,
-            splitter: Splitter::default(),
+            splitter,
             held: Vec::new(),
             let_go: false,
             sought: 0,
@@ -170,10 +200,13 @@ impl Stream {
     fn chunk(&mut self, piece: Bytes, out: &mut Out) {
         // Everything before `passed` is dealt with, everything before `at` is read.
         let (mut passed, mut at) = (0, 0);
-        while let Some(frame) = self.splitter.next(&piece[at..]) {
+        loop {
+            // Which framing it is, is asked for below while the frame is borrowed from the splitter.
+            let read = read_as(&self.splitter);
+            let Some(frame) = self.splitter.next(&piece[at..]) else { break };
             let end = at + frame.used;
             // Too long to be read: all that is known is that it is there.
-            let facts = if frame.oversized { Some(Facts::default()) } else { facts(self.kind, frame.bytes) };
+            let facts = if frame.oversized { Some(Facts::default()) } else { self.listener.hear(&read(frame.bytes)) };
             if self.withhold && !self.let_go && facts.as_ref().is_some_and(|facts| facts.usage_only) {
                 self.held.clear();
                 pass(piece.slice(passed..at), out);
@@ -200,12 +233,13 @@ impl Stream {
 
     fn flush(&mut self, out: &mut Out) {
         self.release(out);
-        let rest = std::mem::take(&mut self.splitter);
-        if let Some(mut facts) = rest.unfinished().and_then(|rest| facts(self.kind, rest)) {
+        let read = read_as(&self.splitter);
+        if let Some(mut facts) = self.splitter.unfinished().and_then(|rest| self.listener.hear(&read(rest))) {
             // Cut in the middle, its usage is no garbage: it just did not arrive.
             facts.usage = facts.usage.filter(Result::is_ok);
             self.learn(facts);
         }
+        self.splitter.end();
         (self.let_go, self.sought) = (false, 0);
     }
 
@@ -218,7 +252,7 @@ impl Stream {
 
     fn may_be_usage(&mut self) -> bool {
         let unfinished = self.splitter.unfinished().filter(|unfinished| unfinished.len() <= HELD_BYTES_MAX);
-        unfinished.is_some_and(|unfinished| event::may_be_usage_only(unfinished, &mut self.sought))
+        unfinished.is_some_and(|unfinished| self.listener.may_be_usage_only(unfinished, &mut self.sought))
     }
 
     fn learn(&mut self, facts: Facts) {
@@ -231,20 +265,33 @@ impl Stream {
     }
 
     fn reading(&self) -> Reading {
+        let delivered_tokens = self.text_bytes.div_ceil(4).max(self.text_events);
         let (usage, garbage) = match &self.usage {
             None => (None, None),
-            Some(Ok(usage)) => (Some(Usage { tier: self.tier.unwrap_or(usage.tier), ..*usage }), None),
+            Some(Ok(usage)) => {
+                let usage = Usage { tier: self.tier.unwrap_or(usage.tier), ..*usage };
+                (Some(if self.finished { usage } else { so_far(usage, delivered_tokens) }), None)
+            }
             Some(Err(garbage)) => (None, Some(garbage.clone())),
         };
-        let delivered_tokens = self.text_bytes.div_ceil(4).max(self.text_events);
         Reading { usage, garbage, delivered_tokens, finished: self.finished }
     }
 }
 
-/// What an event says; `None` for one without data, such as a comment that keeps the line open.
-fn facts(kind: RequestKind, bytes: &[u8]) -> Option<Facts> {
-    let event = Event::parse(bytes);
-    event.data.filter(|data| !data.is_empty()).map(|data| event::read(kind, event.name, &data))
+/// A report from the middle of an answer: some tell their input at once, and some a running total. More was
+/// generated since than it says, if more was seen.
+fn so_far(usage: Usage, delivered_tokens: u64) -> Usage {
+    let missing = delivered_tokens.saturating_sub(usage.output_total());
+    Usage { output: usage.output + missing, source: Source::Estimated, ..usage }
+}
+
+/// How the bytes of this splitter's frames are read.
+fn read_as(splitter: &Splitter) -> for<'a> fn(&'a [u8]) -> Event<'a> {
+    match splitter {
+        Splitter::Events(_) => sse::event,
+        Splitter::Array(_) => array::event,
+        Splitter::Frames(_) => frames::event,
+    }
 }
 
 #[cfg(test)]

@@ -126,6 +126,9 @@ struct Bound<'a> {
 impl<'a> Bound<'a> {
     /// `least` tokens are worth asking for; what the call thinks before it writes comes on top.
     fn of(call: &Call, price: Option<&'a Price>, least: u64) -> Bound<'a> {
+        if is_free(call.kind) {
+            return Bound { kind: call.kind, price, input: 0, choices: 1, allowed: 0, lowered_max: 0, lowered_min: 0 };
+        }
         let window = price.and_then(|price| price.input_tokens_max);
         let whole = window.unwrap_or(TOKENS_UNKNOWN_MAX);
         let input = match call.kind {
@@ -134,7 +137,7 @@ impl<'a> Bound<'a> {
             _ => call.input_bound().map_or(whole, |bound| bound.min(window.unwrap_or(u64::MAX))),
         };
         let known = [call.output_cap, price.and_then(|price| price.output_tokens_max)].into_iter().flatten().min();
-        let allowed = if call.kind == RequestKind::Embedding { 0 } else { known.unwrap_or(whole) };
+        let allowed = if !call.kind.has_output() { 0 } else { known.unwrap_or(whole) };
         let lowered_min = least.saturating_add(call.thinking).min(allowed);
         // Providers refuse a cap above what the model can write. Where nobody knows that, one is not guessed.
         let lowered_max = if known.is_some() { allowed } else { allowed.min(OUTPUT_UNKNOWN).max(lowered_min) };
@@ -177,9 +180,17 @@ impl<'a> Bound<'a> {
     }
 }
 
+/// What no provider charges for.
+fn is_free(kind: RequestKind) -> bool {
+    kind == RequestKind::CountTokens
+}
+
 /// What the call will probably use: its text, and what the model usually writes, at most its cap.
 fn expected(state: &State, call: &Call, target: &Target, price: Option<&Price>) -> Usage {
-    if call.kind == RequestKind::Embedding {
+    if is_free(call.kind) {
+        return Usage::estimated(0, 0);
+    }
+    if !call.kind.has_output() {
         // The model's window holds for each text of a batch, not for all of them.
         return Usage::estimated(call.input_estimate(), 0);
     }

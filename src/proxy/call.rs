@@ -2,8 +2,8 @@
 
 use super::Halt;
 use crate::governance::refusal::Refusal;
-use crate::governance::request::RequestKind;
-use crate::provider::{Call, CallError};
+use crate::governance::request::Dialect;
+use crate::provider::{Call, CallError, Door, Route, dialect, read_call};
 use crate::state::clock::stopwatch;
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
@@ -22,7 +22,7 @@ const RESERVE_MAX: usize = 1024 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     /// A call to a model.
-    Call(RequestKind),
+    Call(Route),
     /// The models that the caller may use, or one of them.
     Models { id: Option<String> },
     /// The caller's own limits.
@@ -31,44 +31,42 @@ pub(super) enum Ask {
     Health,
 }
 
-/// Reads the request line.
-pub(super) fn ask(method: &Method, path: &str) -> Result<Ask, Refusal> {
-    let (ask, allowed) = match path {
-        "/v1/chat/completions" => (Ask::Call(RequestKind::ChatCompletion), Method::POST),
-        "/v1/completions" => (Ask::Call(RequestKind::TextCompletion), Method::POST),
-        "/v1/responses" => (Ask::Call(RequestKind::Responses), Method::POST),
-        "/v1/embeddings" => (Ask::Call(RequestKind::Embedding), Method::POST),
-        "/v1/models" => (Ask::Models { id: None }, Method::GET),
-        "/api/governance/virtual-keys/quota" => (Ask::Quota, Method::GET),
-        "/health" => (Ask::Health, Method::GET),
-        _ => match path.strip_prefix("/v1/models/") {
-            Some(id) if !id.is_empty() => {
-                (Ask::Models { id: Some(id.replace("%2F", "/").replace("%2f", "/")) }, Method::GET)
-            }
-            _ => {
-                let path = path.chars().take(256).collect();
-                return Err(Refusal::NotFound { kind: "such path", path });
-            }
-        },
+/// Reads the request line. The dialect is that of the path, also where it leads nowhere.
+pub(super) fn ask(method: &Method, path: &str) -> (Dialect, Result<Ask, Refusal>) {
+    let own = match path {
+        "/api/governance/virtual-keys/quota" => Some(Ask::Quota),
+        "/health" => Some(Ask::Health),
+        _ => None,
     };
+    let (dialect, door) = dialect::path::read(path);
+    let ask = own.or(door.map(|door| match door {
+        Door::Call(route) => Ask::Call(route),
+        Door::Models { id } => Ask::Models { id },
+    }));
+    let Some(ask) = ask else {
+        let path = path.chars().take(256).collect();
+        return (dialect, Err(Refusal::NotFound { kind: "such path", path }));
+    };
+    let allowed = if matches!(ask, Ask::Call(_)) { Method::POST } else { Method::GET };
     if *method != allowed {
         let allowed = if allowed == Method::GET { "GET" } else { "POST" };
-        return Err(Refusal::MethodNotAllowed { method: method.to_string(), allowed });
+        return (dialect, Err(Refusal::MethodNotAllowed { method: method.to_string(), allowed }));
     }
-    Ok(ask)
+    (dialect, Ok(ask))
 }
 
-/// A body understood, its bytes kept as they came.
+/// A request understood, its bytes kept as they came.
 pub(super) struct Request {
+    pub(super) route: Route,
     pub(super) call: Call,
     pub(super) body: Bytes,
 }
 
 /// Reads the body up to `max` bytes and understands it.
-pub(super) async fn read(session: &mut Session, kind: RequestKind, max: u64) -> Result<Request, Halt> {
+pub(super) async fn read(session: &mut Session, route: Route, max: u64) -> Result<Request, Halt> {
     let body = read_body(session, max).await?;
-    let call = Call::read(kind, &body).map_err(invalid)?;
-    Ok(Request { call, body })
+    let call = read_call(&route, &body).map_err(invalid)?;
+    Ok(Request { route, call, body })
 }
 
 fn invalid(error: CallError) -> Halt {
@@ -138,14 +136,16 @@ mod tests {
 
     #[test]
     fn paths_ask_for_what_they_say() {
-        let status = |method: Method, path: &str| ask(&method, path).map_err(|refusal| refusal.status());
-        assert_eq!(status(Method::POST, "/v1/chat/completions"), Ok(Ask::Call(RequestKind::ChatCompletion)));
+        let status = |method: Method, path: &str| ask(&method, path).1.map_err(|refusal| refusal.status());
+        assert!(matches!(status(Method::POST, "/v1/chat/completions"), Ok(Ask::Call(_))));
         assert_eq!(
             status(Method::GET, "/v1/models/openai/gpt-4o"),
             Ok(Ask::Models { id: Some("openai/gpt-4o".into()) })
         );
+        assert_eq!(status(Method::GET, "/health"), Ok(Ask::Health));
         assert_eq!(status(Method::GET, "/v1/chat/completions"), Err(405));
         assert_eq!(status(Method::POST, "/v1/nothing"), Err(404));
         assert_eq!(status(Method::GET, "/v1/models/"), Err(404));
+        assert_eq!(ask(&Method::GET, "/anthropic/nothing").0, Dialect::Anthropic);
     }
 }

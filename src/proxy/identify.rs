@@ -1,22 +1,23 @@
-//! Who calls: the virtual key in one of four headers, found by its digest.
+//! Who calls: the virtual key, wherever an SDK puts it, found by its digest.
 
 use crate::governance::refusal::Refusal;
 use crate::governance::view::{Caller, View};
 use crate::state::digest::KeyHasher;
 use crate::wire::credential;
-use http::HeaderMap;
+use pingora::http::RequestHeader;
 use std::sync::Arc;
 
 /// The caller, or nobody where the policy lets nobody in. The work is the same for every key that
 /// was sent, known or not.
-pub(super) fn identify(view: &View, hasher: &KeyHasher, headers: &HeaderMap) -> Result<Option<Arc<Caller>>, Refusal> {
-    let client = &view.client;
+pub(super) fn identify(view: &View, hasher: &KeyHasher, head: &RequestHeader) -> Result<Option<Arc<Caller>>, Refusal> {
+    let (client, headers) = (&view.client, &head.headers);
     let missing: Vec<String> =
         client.required_headers.iter().filter(|name| !headers.contains_key(name.as_str())).cloned().collect();
     if !missing.is_empty() {
         return Err(Refusal::MissingHeaders(missing));
     }
-    let Some(value) = credential::virtual_key(headers).map_err(|_| Refusal::VirtualKeyAmbiguous)? else {
+    let Some(value) = credential::virtual_key(headers, head.uri.query()).map_err(|_| Refusal::VirtualKeyAmbiguous)?
+    else {
         return if client.enforce_auth { Err(Refusal::VirtualKeyRequired) } else { Ok(None) };
     };
     let caller = view.caller(&hasher.digest(value));

@@ -22,7 +22,8 @@ pub use fetch::{FetchError, Fetcher};
 
 use crate::governance::entity::{BODY_BYTES_MAX, ClientConfig};
 use crate::governance::refusal::Refusal;
-use crate::governance::route;
+use crate::governance::request::Dialect;
+use crate::governance::route::{self, Asked};
 use crate::state::clock::since;
 use crate::state::outbox::ChargeId;
 use crate::state::{Snapshot, State};
@@ -148,6 +149,8 @@ impl Gateway {
     async fn serve(&self, session: &mut Session, x: &mut Exchange, about: &mut About) -> Result<(), Halt> {
         let _place = self.guard.enter(session)?;
         let head = session.req_header();
+        let ask;
+        (about.dialect, ask) = call::ask(&head.method, head.uri.path());
         refuse_two_lengths(session)?;
         let snapshot = self.state.snapshot();
         if head.headers.contains_key(header::ORIGIN)
@@ -156,21 +159,22 @@ impl Gateway {
             respond::preflight(session, allowed, x).await;
             return Ok(());
         }
-        let ask = call::ask(&head.method, head.uri.path())?;
-        let kind = match ask {
+        let route = match ask? {
             Ask::Health => return self.say(session, x, 200, br#"{"status":"ok"}"#.to_vec()).await,
             Ask::Quota => return self.quota(session, x, &snapshot).await,
-            Ask::Models { id } => return self.models(session, x, &snapshot, id).await,
-            Ask::Call(kind) => kind,
+            Ask::Models { id } => return self.models(session, x, &snapshot, (about.dialect, id)).await,
+            Ask::Call(route) => route,
         };
-        about.kind = Some(kind);
-        let caller = identify::identify(&snapshot.view, &self.state.hasher, &head.headers)?;
+        about.kind = Some(route.kind);
+        let caller = identify::identify(&snapshot.view, &self.state.hasher, head)?;
         let _in_flight = self.guard.enter_key(caller.as_deref(), &snapshot.view.policy)?;
         let body_bytes_max = self.options.body_bytes_max.or(snapshot.view.client.body_bytes_max);
-        let request = call::read(session, kind, body_bytes_max.unwrap_or(BODY_BYTES_MAX)).await?;
+        let request = call::read(session, route, body_bytes_max.unwrap_or(BODY_BYTES_MAX)).await?;
         about.model = Some(request.call.model.clone());
         let call = &request.call;
-        let targets = route::targets(&snapshot.view, caller.as_deref(), (kind, call.stream), &call.model)?;
+        let asked =
+            Asked { kind: call.kind, stream: call.stream, dialect: Some(call.dialect), home: request.route.home };
+        let targets = route::targets(&snapshot.view, caller.as_deref(), asked, &call.model)?;
         about.provider = Some(targets[0].provider.name.to_string());
         let job = Job { gateway: self, snapshot: &snapshot, caller: caller.as_deref(), request: &request };
         forward::forward(&job, session, x, &targets).await
@@ -181,13 +185,13 @@ impl Gateway {
         session: &mut Session,
         x: &mut Exchange,
         snapshot: &Snapshot,
-        id: Option<String>,
+        (dialect, id): (Dialect, Option<String>),
     ) -> Result<(), Halt> {
-        let caller = identify::identify(&snapshot.view, &self.state.hasher, &session.req_header().headers)?;
-        let models = route::models(&snapshot.view, caller.as_deref());
+        let caller = identify::identify(&snapshot.view, &self.state.hasher, session.req_header())?;
+        let models = route::models(&snapshot.view, caller.as_deref(), dialect);
         let body = match id {
-            None => show::models(&models),
-            Some(id) if models.contains(&id) => show::model(&id),
+            None => show::models(dialect, &models),
+            Some(id) if known(&models, &id) => show::model(dialect, &id),
             Some(id) => {
                 return Err(Refusal::NotFound { kind: "such model", path: id.chars().take(256).collect() }.into());
             }
@@ -197,7 +201,8 @@ impl Gateway {
 
     /// The caller's own limits. An inactive key may ask, too.
     async fn quota(&self, session: &mut Session, x: &mut Exchange, snapshot: &Snapshot) -> Result<(), Halt> {
-        let presented = credential::virtual_key(&session.req_header().headers);
+        let head = session.req_header();
+        let presented = credential::virtual_key(&head.headers, head.uri.query());
         let found = presented.map(|value| value.map(|value| snapshot.view.caller(&self.state.hasher.digest(value))));
         let (status, body) = match found {
             Ok(Some(Some(caller))) => (200, show::quota(caller, &|limit| snapshot.tally(limit, x.arrived))),
@@ -211,6 +216,11 @@ impl Gateway {
     async fn say(&self, session: &mut Session, x: &mut Exchange, status: u16, body: Vec<u8>) -> Result<(), Halt> {
         respond::json(session, status, body, None, x).await.map_err(|_| Halt::ClientGone)
     }
+}
+
+/// Whether a model is among those listed, with its provider's name or without.
+fn known(models: &[String], id: &str) -> bool {
+    models.iter().any(|model| model == id || model.split_once('/').is_some_and(|(_, bare)| bare == id))
 }
 
 /// Notes the web page that calls. The answer to a browser that asks what it may send, if it does.

@@ -6,9 +6,9 @@ use super::Failure;
 use super::exchange::Exchange;
 use super::meter::send;
 use crate::governance::refusal::Refusal;
-use crate::governance::request::RequestKind;
+use crate::governance::request::{Dialect, RequestKind};
 use crate::wire::cors;
-use crate::wire::error::{Envelope, ExtraFields};
+use crate::wire::error::{Envelope, ExtraFields, Shape};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
@@ -21,9 +21,10 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// What is known of the call when it is refused, for `extra_fields`.
-#[derive(Debug, Default)]
+/// What is known of the call when it is refused: how the answer must look, and its `extra_fields`.
+#[derive(Debug)]
 pub(super) struct About {
+    pub(super) dialect: Dialect,
     pub(super) kind: Option<RequestKind>,
     pub(super) model: Option<String>,
     pub(super) provider: Option<String>,
@@ -36,18 +37,13 @@ pub(super) async fn refusal(
     about: &About,
     x: &mut Exchange,
 ) -> pingora::Result<()> {
-    let body = Envelope {
-        status: refusal.status(),
-        kind: refusal.code(),
-        message: &refusal.to_string(),
-        param: refusal.param(),
-        extra: about.extra(),
-    };
     let extra = match refusal {
         Refusal::MethodNotAllowed { allowed, .. } => Some((header::ALLOW, HeaderValue::from_static(allowed))),
         _ => refusal.retry_after(x.arrived).map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))),
     };
-    json(session, refusal.status(), body.to_bytes(), extra, x).await
+    let said =
+        Said { status: refusal.status(), code: refusal.code(), message: &refusal.to_string(), param: refusal.param() };
+    error(session, said, about, extra, x).await
 }
 
 /// Says that the call failed on its way.
@@ -57,14 +53,38 @@ pub(super) async fn failure(
     about: &About,
     x: &mut Exchange,
 ) -> pingora::Result<()> {
-    let body = Envelope {
-        status: failure.status(),
-        kind: failure.code(),
-        message: &failure.to_string(),
-        param: None,
-        extra: about.extra(),
-    };
-    json(session, failure.status(), body.to_bytes(), None, x).await
+    let said = Said { status: failure.status(), code: failure.code(), message: &failure.to_string(), param: None };
+    error(session, said, about, None, x).await
+}
+
+/// What went wrong.
+struct Said<'a> {
+    status: u16,
+    code: &'a str,
+    message: &'a str,
+    param: Option<&'a str>,
+}
+
+/// Says it as the dialect of the call does.
+async fn error(
+    session: &mut Session,
+    said: Said<'_>,
+    about: &About,
+    extra: Option<(HeaderName, HeaderValue)>,
+    x: &mut Exchange,
+) -> pingora::Result<()> {
+    let Said { status, code, message, param } = said;
+    let request_id = x.request_id.as_ref().and_then(|id| id.to_str().ok());
+    let envelope = Envelope { status, kind: code, message, param, request_id, extra: about.extra() };
+    let Shape { status, body, header } = envelope.shaped(about.dialect);
+    let header = header.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    json(session, status, body, extra.into_iter().chain(header), x).await
+}
+
+impl Default for About {
+    fn default() -> About {
+        About { dialect: Dialect::OpenAi, kind: None, model: None, provider: None }
+    }
 }
 
 impl About {
@@ -82,7 +102,7 @@ pub(super) async fn json(
     session: &mut Session,
     status: u16,
     mut body: Vec<u8>,
-    extra: Option<(HeaderName, HeaderValue)>,
+    extra: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
     x: &mut Exchange,
 ) -> pingora::Result<()> {
     make_reusable(session).await;

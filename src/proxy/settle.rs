@@ -137,11 +137,13 @@ fn plausible(call: &Call, usage: &Usage, price: Option<&Price>) -> bool {
 mod tests {
     use super::*;
     use crate::governance::money::Rate;
+    use crate::provider::{Door, dialect, read_call};
 
     #[test]
     fn a_reported_cost_is_charged_within_reason() {
         let body = br#"{"model": "openrouter/m", "messages": [{"role": "user", "content": "hi"}]}"#;
-        let call = Call::read(RequestKind::ChatCompletion, body).unwrap();
+        let (_, Some(Door::Call(route))) = dialect::path::read("/v1/chat/completions") else { panic!("a call") };
+        let call = read_call(&route, body).unwrap();
         let price = Price::named([("input_cost_per_token", Rate::new(1_000_000))]);
         let metrics = Metrics::new();
         let check = |nanos: i64, charged: Option<i64>| {

@@ -1,4 +1,4 @@
-//! Where a virtual key stands in a request: one of four headers, read by one rule everywhere.
+//! Where a virtual key stands in a request: where the SDKs of providers put their own, read by one rule everywhere.
 
 use crate::governance::entity::has_virtual_key_prefix;
 use http::HeaderMap;
@@ -7,16 +7,27 @@ use http::HeaderMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ambiguous;
 
-/// The virtual key that a request presents. `x-bf-vk` holds nothing else; the other headers count
-/// only if their value claims to be one, since they may carry a provider's own key.
-pub fn virtual_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Ambiguous> {
+/// The virtual key that a request presents. `x-bf-vk` holds nothing else; the other headers, the query's `key` and
+/// the id of an AWS signature count only if their value claims to be one, since they may carry a provider's own
+/// key. The signature itself cannot be checked: who knows the id may use it, as with every other header.
+pub fn virtual_key<'r>(headers: &'r HeaderMap, query: Option<&'r str>) -> Result<Option<&'r [u8]>, Ambiguous> {
     let values = |name: &'static str| headers.get_all(name).into_iter().map(|value| value.as_bytes().trim_ascii());
     let named = values("x-bf-vk").filter(|value| !value.is_empty());
     let bearer = values("authorization").filter_map(bearer);
-    let shared = bearer.chain(values("x-api-key")).chain(values("x-goog-api-key"));
+    let signed = values("authorization").filter_map(signer);
+    let asked = query.unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("key=")).map(str::as_bytes);
+    let shared = bearer.chain(values("x-api-key")).chain(values("x-goog-api-key")).chain(asked).chain(signed);
     let mut found = named.chain(shared.filter(|value| has_virtual_key_prefix(value)));
     let Some(first) = found.next() else { return Ok(None) };
     if found.all(|other| other == first) { Ok(Some(first)) } else { Err(Ambiguous) }
+}
+
+/// The id of the key that an `Authorization` value was signed with, as AWS writes it.
+fn signer(value: &[u8]) -> Option<&[u8]> {
+    const CREDENTIAL: &[u8] = b"Credential=";
+    let rest = value.strip_prefix(b"AWS4-HMAC-SHA256 ")?;
+    let at = memchr::memmem::find(rest, CREDENTIAL)?;
+    rest[at + CREDENTIAL.len()..].split(|byte| *byte == b'/').next()
 }
 
 /// The token of an `Authorization` value; the scheme is read without regard to case.
@@ -35,7 +46,7 @@ mod tests {
         let check = |headers: &[(&str, &str)], found: Result<Option<&str>, Ambiguous>| {
             let map: HeaderMap =
                 headers.iter().map(|(n, v)| (n.parse::<HeaderName>().unwrap(), v.parse().unwrap())).collect();
-            assert_eq!(virtual_key(&map), found.map(|key| key.map(str::as_bytes)), "{headers:?}");
+            assert_eq!(virtual_key(&map, None), found.map(|key| key.map(str::as_bytes)), "{headers:?}");
         };
         check(&[], Ok(None));
         check(&[("x-bf-vk", "anything")], Ok(Some("anything")));
@@ -51,5 +62,14 @@ mod tests {
         check(&[("x-api-key", "sk-bf-1"), ("authorization", "Bearer sk-bf-1")], Ok(Some("sk-bf-1")));
         check(&[("x-api-key", "sk-bf-2"), ("authorization", "Bearer sk-bf-1")], Err(Ambiguous));
         check(&[("x-bf-vk", "sk-bf-1"), ("x-bf-vk", "sk-bf-2")], Err(Ambiguous));
+        let signed = "AWS4-HMAC-SHA256 Credential=sk-bf-1/20261121/us-east-1/bedrock/aws4_request, SignedHeaders=host, Signature=00";
+        check(&[("authorization", signed)], Ok(Some("sk-bf-1")));
+        check(&[("authorization", &signed.replace("sk-bf-1", "AKIDEXAMPLE"))], Ok(None));
+        check(&[("authorization", "AWS4-HMAC-SHA256 x")], Ok(None));
+        check(&[("authorization", signed), ("x-bf-vk", "sk-bf-2")], Err(Ambiguous));
+        let none = HeaderMap::new();
+        let asked = |query: &'static str| virtual_key(&none, Some(query)).unwrap().map(<[u8]>::to_vec);
+        assert_eq!(asked("alt=sse&key=sk-bf-1"), Some(b"sk-bf-1".to_vec()));
+        assert_eq!(asked("key=AIza&monkey=sk-bf-1"), None);
     }
 }

@@ -28,7 +28,10 @@ fn each_provider_is_spoken_to_in_its_way_or_not_at_all() {
             let key: Key = house.key(json!({"provider_configs": []})).await;
             let reply = house.chat(&key, &asked(chat(), "anthropic/claude")).await;
             let message = reply.refused(400, "unsupported_operation");
-            assert!(message.contains("'anthropic' has a dialect of its own"), "{message}");
+            assert!(
+                message.contains("'anthropic' speaks Anthropic's dialect, and this request is in OpenAI's"),
+                "{message}"
+            );
             assert_eq!(house.chat(&key, &asked(chat(), "few/m")).await.status, 200);
             let message = house.chat(&key, &asked(chat_stream(), "few/m")).await.refused(400, "unsupported_operation");
             assert!(message.contains("'few' does not serve requests of the kind chat_completion_stream"), "{message}");
@@ -62,7 +65,7 @@ fn a_bare_model_passes_by_whom_nobody_can_speak_to() {
             assert!(!house.get("/v1/models", &both).await.json().to_string().contains("anthropic"));
             let one = house.key(json!({"provider_configs": [through("anthropic", 9)]})).await;
             let message = house.chat(&one, &asked(chat(), "gpt-4o")).await.refused(400, "unsupported_operation");
-            assert!(message.contains("has a dialect of its own"), "{message}");
+            assert!(message.contains("does not translate between them"), "{message}");
         },
     );
 }

@@ -2,9 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking, and most of what is here are helpers of tests")]
 
 mod admission;
+mod anthropic;
 mod authority;
+mod bedrock;
 mod binary;
 mod bodies;
+mod cohere;
 mod crash;
 mod database;
 mod dialects;
@@ -12,6 +15,7 @@ mod endings;
 mod fake;
 mod fallover;
 mod floors;
+mod gemini;
 mod governed;
 mod house;
 mod money;

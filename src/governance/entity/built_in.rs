@@ -1,5 +1,7 @@
-//! The providers that need no description of their own: their names, where they are, and whether they
-//! speak as OpenAI does.
+//! The providers that need no description of their own: their names, where they are, and how they are
+//! spoken to.
+
+use crate::governance::request::Dialect;
 
 /// What is known of one built-in provider.
 struct BuiltIn {
@@ -18,6 +20,8 @@ enum Speaks {
     OpenAiUnasked,
     /// The same as `OpenAi`, at the URL of each key.
     OpenAiAtKey,
+    /// The dialect of its own name, at its paths and with its credential.
+    Own(Dialect),
     /// Other paths, another format or another credential.
     Otherwise,
 }
@@ -33,9 +37,9 @@ const fn nowhere(name: &'static str, speaks: Speaks) -> BuiltIn {
 const TABLE: [BuiltIn; 23] = [
     built_in("openai", "https://api.openai.com", Speaks::OpenAi),
     nowhere("azure", Speaks::Otherwise),
-    built_in("anthropic", "https://api.anthropic.com", Speaks::Otherwise),
-    nowhere("bedrock", Speaks::Otherwise),
-    built_in("cohere", "https://api.cohere.com", Speaks::Otherwise),
+    built_in("anthropic", "https://api.anthropic.com", Speaks::Own(Dialect::Anthropic)),
+    nowhere("bedrock", Speaks::Own(Dialect::Bedrock)),
+    built_in("cohere", "https://api.cohere.com", Speaks::Own(Dialect::Cohere)),
     nowhere("vertex", Speaks::Otherwise),
     nowhere("vllm", Speaks::OpenAiAtKey),
     built_in("mistral", "https://api.mistral.ai", Speaks::OpenAiUnasked),
@@ -47,7 +51,7 @@ const TABLE: [BuiltIn; 23] = [
     built_in("perplexity", "https://api.perplexity.ai", Speaks::Otherwise),
     built_in("replicate", "https://api.replicate.com", Speaks::Otherwise),
     built_in("cerebras", "https://api.cerebras.ai", Speaks::OpenAi),
-    built_in("gemini", "https://generativelanguage.googleapis.com", Speaks::Otherwise),
+    built_in("gemini", "https://generativelanguage.googleapis.com", Speaks::Own(Dialect::Gemini)),
     built_in("openrouter", "https://openrouter.ai/api", Speaks::OpenAiUnasked),
     built_in("elevenlabs", "https://api.elevenlabs.io", Speaks::Otherwise),
     built_in("huggingface", "https://router.huggingface.co", Speaks::OpenAi),
@@ -81,9 +85,14 @@ pub fn built_in_base_url(name: &str) -> Option<&'static str> {
     find(name)?.base_url
 }
 
-/// Whether a built-in provider takes OpenAI's chat completions at OpenAI's path, with a bearer token.
-pub(super) fn speaks_openai(name: &str) -> bool {
-    find(name).is_some_and(|built_in| built_in.speaks != Speaks::Otherwise)
+/// The wire format that a built-in provider takes, at that format's own paths and with its credential. Absent:
+/// none of ours.
+pub(super) fn dialect(name: &str) -> Option<Dialect> {
+    match find(name)?.speaks {
+        Speaks::OpenAi | Speaks::OpenAiUnasked | Speaks::OpenAiAtKey => Some(Dialect::OpenAi),
+        Speaks::Own(dialect) => Some(dialect),
+        Speaks::Otherwise => None,
+    }
 }
 
 /// Whether each key of a built-in provider says where it is good.
@@ -111,16 +120,17 @@ mod tests {
 
     #[test]
     fn who_is_where_and_speaks_how() {
-        let check = |name: &str, url: Option<&str>, openai: bool| {
-            assert_eq!((built_in_base_url(name), speaks_openai(name)), (url, openai), "{name}");
+        let check = |name: &str, url: Option<&str>, expected: Option<Dialect>| {
+            assert_eq!((built_in_base_url(name), dialect(name)), (url, expected), "{name}");
         };
-        check("openai", Some("https://api.openai.com"), true);
-        check("groq", Some("https://api.groq.com/openai"), true);
-        check("ollama", None, true);
-        check("azure", None, false);
-        check("anthropic", Some("https://api.anthropic.com"), false);
-        check("perplexity", Some("https://api.perplexity.ai"), false);
-        check("mine", None, false);
+        check("openai", Some("https://api.openai.com"), Some(Dialect::OpenAi));
+        check("groq", Some("https://api.groq.com/openai"), Some(Dialect::OpenAi));
+        check("ollama", None, Some(Dialect::OpenAi));
+        check("azure", None, None);
+        check("anthropic", Some("https://api.anthropic.com"), Some(Dialect::Anthropic));
+        check("perplexity", Some("https://api.perplexity.ai"), None);
+        check("bedrock", None, Some(Dialect::Bedrock));
+        check("mine", None, None);
         assert!(BUILT_IN_PROVIDERS.contains(&"fireworks") && !BUILT_IN_PROVIDERS.contains(&""));
         assert!(is_reached_by_key("vllm") && !is_reached_by_key("openai"));
         assert!(tells_usage_unasked("mistral") && !tells_usage_unasked("openai"));

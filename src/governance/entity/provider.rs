@@ -3,9 +3,10 @@
 use super::built_in;
 use super::provider_key::ProviderKey;
 use super::upstream_proxy::UpstreamProxy;
-use crate::governance::request::RequestKind;
+use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::secret::Secret;
 use crate::governance::time::Timestamp;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,7 +137,7 @@ impl Provider {
     pub fn reports_cost(&self, key: Option<&ProviderKey>) -> bool {
         self.custom.is_none()
             && built_in::reports_cost(&self.name)
-            && self.base_url(key) == built_in::built_in_base_url(&self.name)
+            && self.base_url(key).as_deref() == built_in::built_in_base_url(&self.name)
     }
 
     /// Whether it is called without a credential. A self-hosted one is, while it has no keys and its
@@ -162,17 +163,21 @@ impl Provider {
         of(stream).or_else(|| of(false))
     }
 
-    /// Where it is reached with this key.
-    pub fn base_url<'a>(&'a self, key: Option<&'a ProviderKey>) -> Option<&'a str> {
+    /// Where it is reached with this key: where the provider is said to be, or where the key is good.
+    pub fn base_url<'a>(&'a self, key: Option<&'a ProviderKey>) -> Option<Cow<'a, str>> {
         let own = key.and_then(ProviderKey::url).filter(|_| built_in::is_reached_by_key(&self.name));
-        own.or(self.network.base_url.as_deref())
+        if let Some(url) = own.or(self.network.base_url.as_deref()) {
+            return Some(Cow::Borrowed(url));
+        }
+        let region = key.filter(|_| self.base() == "bedrock").and_then(|key| key.cloud_text("region"))?;
+        Some(Cow::Owned(format!("https://bedrock-runtime.{region}.amazonaws.com")))
     }
 
-    /// Whether it takes what OpenAI takes, at OpenAI's paths below its base URL, with a bearer token.
-    pub fn speaks_openai(&self) -> bool {
+    /// The wire format that it takes. Absent: one that nothing here speaks.
+    pub fn dialect(&self) -> Option<Dialect> {
         match &self.custom {
-            Some(custom) => custom.base == "openai",
-            None => built_in::speaks_openai(&self.name),
+            Some(custom) => Dialect::of_base(custom.base),
+            None => built_in::dialect(&self.name),
         }
     }
 
@@ -269,7 +274,7 @@ mod tests {
         let mut ollama = Provider::new("ollama", Timestamp::default());
         assert!(!ollama.keyless() && ollama.base_url(None).is_none());
         ollama.network.base_url = Some("http://127.0.0.1:11434".into());
-        assert!(ollama.keyless() && ollama.base_url(None) == Some("http://127.0.0.1:11434"));
+        assert!(ollama.keyless() && ollama.base_url(None).as_deref() == Some("http://127.0.0.1:11434"));
         assert!(!Provider::new("openai", Timestamp::default()).keyless());
     }
 

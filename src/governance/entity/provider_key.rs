@@ -214,8 +214,13 @@ impl ProviderKey {
 
     /// Where the key is good, for providers whose keys say so.
     pub fn url(&self) -> Option<&str> {
-        match self.cloud.as_ref()?.fields.get("url")? {
-            CloudField::Text(url) if !url.is_empty() => Some(url.expose()),
+        self.cloud_text("url")
+    }
+
+    /// A text of the cloud's object, if it is there and not empty. It may be a secret.
+    pub fn cloud_text(&self, name: &str) -> Option<&str> {
+        match self.cloud.as_ref()?.fields.get(name)? {
+            CloudField::Text(text) if !text.is_empty() => Some(text.expose()),
             CloudField::Text(_) | CloudField::Json(_) => None,
         }
     }

@@ -1,13 +1,29 @@
 //! The wire formats, and what they have in common.
 //!
-//! Each dialect offers the same three things: its request read into a call, its usage object read
-//! into `Usage`, and the `Facts` of one event of its stream. None of them knows how bytes travel.
+//! Each dialect offers the same four things: its paths, its request read into a call, the usage of its
+//! documents read into `Usage`, and the `Facts` of one event of its stream. None of them knows how bytes
+//! travel. Which dialect is meant is decided here and nowhere below.
 
+mod anthropic;
+mod bedrock;
+mod call;
+mod cohere;
+mod count;
+mod gemini;
+mod members;
 pub mod openai;
+pub mod path;
 mod weight;
+mod words;
 
+use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::{ServiceTier, Usage};
+use crate::provider::json::Found;
+use crate::provider::reader::Framing;
+use crate::provider::stream::Event;
 
+pub use call::{Call, Rewrite};
+pub use path::{Door, Route, upstream_path};
 pub use weight::Weight;
 use weight::{Part, Shape, Weigher};
 
@@ -38,11 +54,16 @@ pub enum Garbage {
     Malformed,
     #[error("usage is longer than any real one")]
     TooLong,
+    #[error("the answer cannot be read: it is compressed, or was damaged on its way")]
+    Unreadable,
     #[error("usage.{field} is not a count of tokens")]
     Count { field: &'static str },
     #[error("usage counts neither input nor output")]
     NoCounts,
 }
+
+/// What a report says of the usage, if there is one.
+pub(in crate::provider) type Told = Option<Result<Usage, Garbage>>;
 
 /// What the first event of a stream turned out to be: while it is an error, another target may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +77,119 @@ pub enum FirstEvent {
 pub(in crate::provider) struct Facts {
     /// UTF-8 bytes of generated text the event carries.
     pub text_bytes: u64,
-    pub usage: Option<Result<Usage, Garbage>>,
+    pub usage: Told,
     pub tier: Option<ServiceTier>,
     /// The event exists only because usage was asked for, and carries nothing else.
     pub usage_only: bool,
     pub error: bool,
     /// Nothing more is generated after this event.
     pub last: bool,
+}
+
+/// Reads the body of a request that came by this route.
+pub fn read_call(route: &Route, body: &[u8]) -> Result<Call, CallError> {
+    match route.dialect {
+        Dialect::OpenAi => openai::read(route.kind, body),
+        Dialect::Anthropic => anthropic::read(route.kind, body),
+        Dialect::Gemini => gemini::read(route, body),
+        Dialect::Bedrock => bedrock::read(route, body),
+        Dialect::Cohere => cohere::read(route.kind, body),
+    }
+}
+
+/// How the answer to a call is made up, as its head says.
+pub fn framing(call: &Call, content_type: Option<&str>, content_encoding: Option<&str>) -> Framing {
+    if content_encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Framing::Sealed;
+    }
+    let kind = content_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
+    let is = |name: &str| kind.eq_ignore_ascii_case(name);
+    if is("text/event-stream") {
+        Framing::Events
+    } else if is("application/vnd.amazon.eventstream") {
+        Framing::Frames
+    } else if call.stream && call.dialect == Dialect::Gemini {
+        Framing::Array
+    } else {
+        Framing::Document
+    }
+}
+
+/// How an answer that is one JSON document is read.
+pub(in crate::provider) struct Document {
+    /// The top-level keys that say what was used.
+    pub wanted: &'static [&'static str],
+    /// Keys whose strings were generated.
+    pub texts: &'static [&'static str],
+    /// Reads the usage from what was found below those keys.
+    pub usage: fn(RequestKind, &[Found]) -> Told,
+}
+
+pub(in crate::provider) fn document(dialect: Dialect, kind: RequestKind) -> Document {
+    if kind == RequestKind::CountTokens {
+        return FREE;
+    }
+    match dialect {
+        Dialect::Anthropic => anthropic::DOCUMENT,
+        Dialect::Gemini => gemini::DOCUMENT,
+        Dialect::Bedrock => bedrock::DOCUMENT,
+        Dialect::Cohere => cohere::document(kind),
+        Dialect::OpenAi => Document { wanted: openai::WANTED, texts: openai::texts(kind), usage: openai::usage },
+    }
+}
+
+/// What nobody charges for.
+const FREE: Document = Document { wanted: &[], texts: &[], usage: |_, _| Some(Ok(Usage::default())) };
+
+/// Reads the events of one stream, one after the other.
+#[derive(Debug)]
+pub(in crate::provider) enum Listener {
+    OpenAi(RequestKind),
+    Anthropic(anthropic::Listener),
+    Gemini,
+    Bedrock,
+    Cohere,
+}
+
+impl Listener {
+    pub fn new(dialect: Dialect, kind: RequestKind) -> Listener {
+        match dialect {
+            Dialect::Anthropic => Listener::Anthropic(anthropic::Listener::default()),
+            Dialect::Gemini => Listener::Gemini,
+            Dialect::Bedrock => Listener::Bedrock,
+            Dialect::Cohere => Listener::Cohere,
+            Dialect::OpenAi => Listener::OpenAi(kind),
+        }
+    }
+
+    /// What an event says; `None` for one without data, such as a comment that keeps the line open.
+    pub fn hear(&mut self, event: &Event<'_>) -> Option<Facts> {
+        if event.is_damaged {
+            return Some(Facts { usage: Some(Err(Garbage::Unreadable)), ..Facts::default() });
+        }
+        let data = event.data.as_deref().filter(|data| !data.is_empty())?;
+        match self {
+            Listener::OpenAi(kind) => Some(openai::event::read(*kind, event.name, data)),
+            Listener::Anthropic(listener) => listener.hear(event, data),
+            Listener::Gemini => Some(gemini::hear(data)),
+            Listener::Bedrock => Some(bedrock::hear(event, data)),
+            Listener::Cohere => Some(cohere::hear(event.name, data)),
+        }
+    }
+
+    /// Whether the unfinished event in `bytes` can still turn out to be a usage-only one. `sought` remembers
+    /// from where to look the next time; it starts at 0.
+    pub fn may_be_usage_only(&self, bytes: &[u8], sought: &mut usize) -> bool {
+        matches!(self, Listener::OpenAi(_)) && openai::event::may_be_usage_only(bytes, sought)
+    }
+}
+
+/// The value below a wanted key as text; `None` where there is none, and for null.
+fn raw(found: &Found) -> Option<Result<&str, Garbage>> {
+    match found {
+        Found::Nothing => None,
+        Found::TooLong => Some(Err(Garbage::TooLong)),
+        Found::Value(raw) if raw == b"null" => None,
+        Found::Value(raw) => Some(std::str::from_utf8(raw).map_err(|_| Garbage::Malformed)),
+    }
 }

@@ -7,6 +7,9 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::words::{self, Under};
+use crate::governance::request::Dialect;
+
 /// What quotes, colon and comma add to each value of a schema, which the model sees as JSON.
 const SCHEMA_VALUE_BYTES: u64 = 4;
 /// The longest spelling a number of a schema commonly has.
@@ -42,6 +45,29 @@ pub(super) enum Shape {
     Array(u64),
     Number,
     Other,
+    /// Media, or text by the same name, of so many bytes: what stands beside it decides.
+    Data(u64),
+    /// What the media beside it is.
+    Media(Media),
+}
+
+/// What media are to the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Media {
+    Picture,
+    Text,
+    /// Everything whose size says nothing about its tokens.
+    Document,
+}
+
+impl Media {
+    fn of(kind: &str) -> Media {
+        match kind.split_once('/').map_or(kind, |(family, _)| family) {
+            "image" => Media::Picture,
+            "text" => Media::Text,
+            _ => Media::Document,
+        }
+    }
 }
 
 /// What role a member plays for the model.
@@ -55,22 +81,9 @@ pub(super) enum Part {
     Aside,
 }
 
-/// The key that a value stands under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Under {
-    Text,
-    Label,
-    /// Base64 or an address of media.
-    Media,
-    /// Media whose size says nothing about its tokens, or that is not in the body at all.
-    Document,
-    /// An address of media, or an object with one.
-    Link,
-    Other,
-}
-
 /// Weighs one value of whatever shape. Recursion is bounded by the parser.
 pub(super) struct Weigher<'w> {
+    dialect: Dialect,
     weight: &'w mut Weight,
     part: Part,
     under: Under,
@@ -78,26 +91,35 @@ pub(super) struct Weigher<'w> {
 
 impl<'w> Weigher<'w> {
     pub(super) fn new(weight: &'w mut Weight, part: Part) -> Weigher<'w> {
-        let under = if part == Part::Content { Under::Text } else { Under::Other };
-        Weigher { weight, part, under }
+        Weigher::of(Dialect::OpenAi, weight, part)
     }
 
-    fn text(self, text: &str) {
+    pub(super) fn of(dialect: Dialect, weight: &'w mut Weight, part: Part) -> Weigher<'w> {
+        let under = if part == Part::Content { Under::Text } else { Under::Other };
+        Weigher { dialect, weight, part, under }
+    }
+
+    fn text(self, text: &str) -> Shape {
         let bytes = text.len() as u64;
         match (self.part, self.under) {
             (Part::Aside, _) => self.weight.aside_bytes += bytes,
-            (Part::Tool, Under::Label) if !runs_at_client(text) => self.weight.unseen = true,
+            (Part::Tool, Under::Label) if !words::runs_at_client(self.dialect, text) => self.weight.unseen = true,
             (Part::Tools | Part::Tool | Part::Schema, _) => self.weight.text_bytes += bytes + SCHEMA_VALUE_BYTES,
             (Part::Content, Under::Media | Under::Link) => self.weight.blobs += 1,
-            (Part::Content, Under::Document) => {
-                self.weight.blobs += 1;
-                self.weight.unseen = true;
-            }
+            (Part::Content, Under::Document) => self.document(),
+            (Part::Content, Under::Data) => return Shape::Data(bytes),
+            (Part::Content, Under::MediaType) => return Shape::Media(Media::of(text)),
             (Part::Content, Under::Label) if text == "item_reference" => self.weight.unseen = true,
             (Part::Content, Under::Label) if text.len() <= LABEL_BYTES_MAX => {}
-            (Part::Content, Under::Other) if text.starts_with("data:") => self.weight.blobs += 1,
+            (Part::Content, Under::Other) if words::is_media(self.dialect, text) => self.weight.blobs += 1,
             (Part::Content, _) => self.weight.text_bytes += bytes,
         }
+        Shape::Text
+    }
+
+    fn document(self) {
+        self.weight.blobs += 1;
+        self.weight.unseen = true;
     }
 
     fn number(self) -> Shape {
@@ -108,11 +130,6 @@ impl<'w> Weigher<'w> {
         }
         Shape::Number
     }
-}
-
-/// The results of other tools enter the model's context without passing us.
-fn runs_at_client(tool: &str) -> bool {
-    matches!(tool, "function" | "custom" | "local_shell" | "apply_patch")
 }
 
 impl<'de> DeserializeSeed<'de> for Weigher<'_> {
@@ -154,8 +171,7 @@ impl<'de> Visitor<'de> for Weigher<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Shape, E> {
-        self.text(text);
-        Ok(Shape::Text)
+        Ok(self.text(text))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
@@ -163,11 +179,14 @@ impl<'de> Visitor<'de> for Weigher<'_> {
         let part = if self.part == Part::Tools { Part::Tool } else { self.part };
         let mut members = 0;
         loop {
-            let element = Weigher { weight: &mut *self.weight, part, under: self.under };
+            let element = Weigher { dialect: self.dialect, weight: &mut *self.weight, part, under: self.under };
             match seq.next_element_seed(element)? {
                 None => return Ok(Shape::Array(members)),
                 Some(Shape::Number) => {}
-                Some(_) => {
+                Some(shape) => {
+                    if let Shape::Data(bytes) = shape {
+                        self.weight.text_bytes += bytes;
+                    }
                     self.weight.structures += 1;
                     members += 1;
                 }
@@ -177,21 +196,35 @@ impl<'de> Visitor<'de> for Weigher<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
         self.weight.structures += 1;
+        let (mut data, mut media) = (None, None);
         loop {
-            let key = Key { weight: &mut *self.weight, part: self.part, parent: self.under };
-            let Some(under) = map.next_key_seed(key)? else { return Ok(Shape::Other) };
-            let part = match self.part {
-                Part::Tool if under == Under::Label => Part::Tool,
-                Part::Tools | Part::Tool => Part::Schema,
-                part => part,
+            let key = Key { dialect: self.dialect, weight: &mut *self.weight, part: self.part, parent: self.under };
+            let Some(under) = map.next_key_seed(key)? else { break };
+            let part = match (self.part, under) {
+                (Part::Tool, Under::Label) => Part::Tool,
+                (Part::Tools | Part::Tool, _) | (Part::Content, Under::Json) => Part::Schema,
+                (part, _) => part,
             };
-            map.next_value_seed(Weigher { weight: &mut *self.weight, part, under })?;
+            match map.next_value_seed(Weigher { dialect: self.dialect, weight: &mut *self.weight, part, under })? {
+                Shape::Data(bytes) => data = Some(data.unwrap_or(0) + bytes),
+                Shape::Media(kind) => media = Some(kind),
+                _ => {}
+            }
         }
+        match (data, media) {
+            (None, _) => {}
+            (Some(_), Some(Media::Picture)) => self.weight.blobs += 1,
+            (Some(_), Some(Media::Document)) => self.document(),
+            // Nobody says that it is not text.
+            (Some(bytes), Some(Media::Text) | None) => self.weight.text_bytes += bytes,
+        }
+        Ok(Shape::Other)
     }
 }
 
 /// Weighs a key and says what the value below it is.
 struct Key<'w> {
+    dialect: Dialect,
     weight: &'w mut Weight,
     part: Part,
     parent: Under,
@@ -218,15 +251,9 @@ impl<'de> Visitor<'de> for Key<'_> {
             Part::Aside => self.weight.aside_bytes += key.len() as u64,
             Part::Tools | Part::Tool | Part::Schema => self.weight.text_bytes += key.len() as u64 + SCHEMA_VALUE_BYTES,
         }
-        Ok(match key {
-            "text" | "content" | "input" | "output" | "arguments" | "instructions" | "prompt" => Under::Text,
-            "type" | "role" => Under::Label,
-            // `result` holds the picture in an item of image generation.
-            "data" | "b64_json" | "result" => Under::Media,
-            "file_data" | "file_id" | "file_url" => Under::Document,
-            "image_url" | "video_url" | "audio_url" => Under::Link,
-            "url" if self.parent == Under::Link => Under::Media,
-            _ => Under::Other,
-        })
+        if self.part == Part::Tool && words::runs_at_provider(self.dialect, key) {
+            self.weight.unseen = true;
+        }
+        Ok(words::under(self.dialect, key, self.parent))
     }
 }

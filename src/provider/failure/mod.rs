@@ -23,6 +23,8 @@ pub struct Verdict {
     pub condemns: Condemned,
     /// The provider itself is not well.
     pub sick: bool,
+    /// It is about our account there, and none of the client's business.
+    pub ours: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +56,16 @@ const PENNILESS: Duration = Duration::from_secs(300);
 const FORBIDDEN: Duration = Duration::from_secs(60);
 
 /// The request was wrong for this provider; another may take it.
-const MISTAKE: Verdict =
-    Verdict { again: Again::Never, other_key: false, elsewhere: true, condemns: Condemned::Nothing, sick: false };
-const REJECTED: Verdict = Verdict { other_key: true, condemns: Condemned::Rejected, ..MISTAKE };
-const EMPTY: Verdict = Verdict { other_key: true, condemns: Condemned::Key(PENNILESS), ..MISTAKE };
+const MISTAKE: Verdict = Verdict {
+    again: Again::Never,
+    other_key: false,
+    elsewhere: true,
+    condemns: Condemned::Nothing,
+    sick: false,
+    ours: false,
+};
+const REJECTED: Verdict = Verdict { other_key: true, condemns: Condemned::Rejected, ours: true, ..MISTAKE };
+const EMPTY: Verdict = Verdict { other_key: true, condemns: Condemned::Key(PENNILESS), ours: true, ..MISTAKE };
 const NOT_THIS_MODEL: Verdict = Verdict { other_key: true, condemns: Condemned::Model(FORBIDDEN), ..MISTAKE };
 const CONFLICT: Verdict = Verdict { again: Again::Once, other_key: true, ..MISTAKE };
 const LIMIT: Verdict = Verdict { again: Again::Paced, other_key: true, condemns: Condemned::Model(LIMITED), ..MISTAKE };
@@ -77,11 +85,6 @@ impl Verdict {
     pub const ERROR_FIRST: Verdict = SICK;
     /// What is declared makes no request, and asking again changes nothing.
     pub const UNSPEAKABLE: Verdict = Verdict { again: Again::Never, ..SICK };
-
-    /// Whether the answer is about our account there, and none of the client's business.
-    pub fn is_about_our_account(&self) -> bool {
-        matches!(self.condemns, Condemned::Key(_) | Condemned::Rejected)
-    }
 }
 
 /// No money or no allowance is left. In whatever member the provider puts it.
@@ -106,6 +109,8 @@ const REJECTED_CODES: &[&str] = &[
     "expiredtokenexception",
     "incompletesignatureexception",
 ];
+/// The same in words: Google's codes do not always come along.
+const REJECTED_WORDS: &[&str] = &["api key not valid", "api key expired"];
 /// Limits that are not told by 429.
 const LIMIT_CODES: &[&str] = &[
     "rate_limit_error",
@@ -122,6 +127,7 @@ const LIMIT_WORDS: &[&str] =
 pub fn verdict(base: &str, status: u16, told: &Told) -> Verdict {
     let verdict = match status {
         _ if told.has_any(REJECTED_CODES) => REJECTED,
+        400 if told.says(REJECTED_WORDS) => REJECTED,
         // ElevenLabs says 401 when the money is gone.
         400..=403 | 429 if told.has_any(EMPTY_CODES) || told.says(&["credit balance is too low"]) => EMPTY,
         400 if told.has_any(LIMIT_CODES) || told.says(LIMIT_WORDS) => LIMIT,
@@ -129,6 +135,8 @@ pub fn verdict(base: &str, status: u16, told: &Told) -> Verdict {
         // OpenRouter counts what is in flight against the purse: that clears in seconds.
         402 if base == "openrouter" && told.wait.is_some() => LIMIT,
         402 => EMPTY,
+        // AWS names our account there in its words.
+        403 if base == "bedrock" => Verdict { ours: true, ..NOT_THIS_MODEL },
         403 => NOT_THIS_MODEL,
         // Each key of Azure has its own deployments.
         404 if base == "azure" && told.has_any(&["deploymentnotfound"]) => NOT_THIS_MODEL,
@@ -146,9 +154,7 @@ pub fn verdict(base: &str, status: u16, told: &Told) -> Verdict {
     match told.should_retry {
         Some(false) => Verdict { again: Again::Never, ..verdict },
         // The provider knows better than we, but for its own key.
-        Some(true) if verdict.again == Again::Never && !verdict.is_about_our_account() => {
-            Verdict { again: Again::Paced, ..verdict }
-        }
+        Some(true) if verdict.again == Again::Never && !verdict.ours => Verdict { again: Again::Paced, ..verdict },
         _ => verdict,
     }
 }

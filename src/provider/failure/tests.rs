@@ -70,12 +70,13 @@ fn statuses_and_codes_mean_what_the_table_says() {
         r#"[{"error":{"code":400,"status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}]"#,
         REJECTED,
     );
+    check("gemini", 400, r#"{"error":{"code":400,"message":"API key not valid. Please pass a valid one."}}"#, REJECTED);
     check("gemini", 400, r#"{"error":{"code":400,"status":"INVALID_ARGUMENT","message":"bad"}}"#, MISTAKE);
     check("vertex", 429, r#"{"error":{"status":"RESOURCE_EXHAUSTED"}}"#, LIMIT);
     check("bedrock", 400, r#"{"__type":"com.amazon#ServiceQuotaExceededException","message":"m"}"#, LIMIT);
     check("bedrock", 400, r#"{"__type":"ThrottlingException"}"#, LIMIT);
     check("bedrock", 403, r#"{"__type":"UnrecognizedClientException"}"#, REJECTED);
-    check("bedrock", 403, r#"{"__type":"AccessDeniedException"}"#, NOT_THIS_MODEL);
+    check("bedrock", 403, r#"{"__type":"AccessDeniedException"}"#, Verdict { ours: true, ..NOT_THIS_MODEL });
     check("bedrock", 429, r#"{"__type":"ModelNotReadyException"}"#, BUSY);
     check("azure", 404, r#"{"error":{"code":"DeploymentNotFound","message":"m"}}"#, NOT_THIS_MODEL);
     check("openai", 404, r#"{"error":{"code":"DeploymentNotFound","message":"m"}}"#, MISTAKE);

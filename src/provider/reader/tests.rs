@@ -7,6 +7,14 @@ const CHAT: RequestKind = RequestKind::ChatCompletion;
 const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n";
 const TEXT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"hello\"}}],\"usage\":null}\n\n";
 
+fn unary_reader() -> Reader {
+    Reader::new(Dialect::OpenAi, CHAT, Framing::Document, false)
+}
+
+fn stream_reader(kind: RequestKind, withhold: bool) -> Reader {
+    Reader::new(Dialect::OpenAi, kind, Framing::Events, withhold)
+}
+
 /// What went out with each piece, and the reader then.
 fn feed(mut reader: Reader, pieces: &[&str]) -> (Vec<String>, Reader) {
     let passed = pieces.iter().map(|piece| {
@@ -25,7 +33,7 @@ fn flushed(reader: &mut Reader) -> String {
 
 #[test]
 fn pieces_pass_uncopied() {
-    for mut reader in [Reader::unary(CHAT), Reader::stream(CHAT, false), Reader::stream(CHAT, true)] {
+    for mut reader in [unary_reader(), stream_reader(CHAT, false), stream_reader(CHAT, true)] {
         let piece = Bytes::from(format!("{TEXT}{TEXT}"));
         let mut out = Out::new();
         reader.chunk(piece.clone(), &mut out);
@@ -37,7 +45,7 @@ fn pieces_pass_uncopied() {
 #[test]
 fn only_what_may_be_usage_is_held() {
     let check = |pieces: &[&str], expected: &[&str], last: &str| {
-        let (passed, mut reader) = feed(Reader::stream(CHAT, true), pieces);
+        let (passed, mut reader) = feed(stream_reader(CHAT, true), pieces);
         assert_eq!(passed, expected, "{pieces:?}");
         assert_eq!(flushed(&mut reader), last, "{pieces:?}");
     };
@@ -60,15 +68,14 @@ fn only_what_may_be_usage_is_held() {
 #[test]
 fn a_long_event_is_let_go() {
     let long = format!("data: {{\"x\":\"{}", "y".repeat(HELD_BYTES_MAX));
-    let (passed, mut reader) =
-        feed(Reader::stream(CHAT, true), &["data: {\"a\":1,", &long[6..], "z\"", "}\n\n", USAGE]);
+    let (passed, mut reader) = feed(stream_reader(CHAT, true), &["data: {\"a\":1,", &long[6..], "z\"", "}\n\n", USAGE]);
     assert_eq!(passed[0], "");
     assert!(passed[1].starts_with("data: {\"a\":1,") && passed[1].len() == long.len() + 7);
     assert_eq!(passed[2..], ["z\"", "}\n\n", ""]);
     assert_eq!(flushed(&mut reader), "");
 
     let huge = "y".repeat(300 * 1024);
-    let (passed, reader) = feed(Reader::stream(CHAT, true), &["data: {", &huge, "\n\n", USAGE]);
+    let (passed, reader) = feed(stream_reader(CHAT, true), &["data: {", &huge, "\n\n", USAGE]);
     assert_eq!(passed, ["", &format!("data: {{{huge}"), "\n\n", ""]);
     assert_eq!(reader.reading().usage.unwrap().output, 4);
     assert_eq!(reader.first_event(), Some(FirstEvent::Content));
@@ -77,7 +84,7 @@ fn a_long_event_is_let_go() {
 #[test]
 fn the_first_event_decides() {
     let check = |kind, stream: &str, expected| {
-        let (_, reader) = feed(Reader::stream(kind, true), &[stream]);
+        let (_, reader) = feed(stream_reader(kind, true), &[stream]);
         assert_eq!(reader.first_event(), expected, "{stream}");
     };
     check(CHAT, "", None);
@@ -93,7 +100,7 @@ fn the_first_event_decides() {
 #[test]
 fn an_answer_may_end_anywhere() {
     let reading = |reader, pieces: &[&str]| feed(reader, pieces).1.reading();
-    let stream = |pieces: &[&str]| reading(Reader::stream(CHAT, false), pieces);
+    let stream = |pieces: &[&str]| reading(stream_reader(CHAT, false), pieces);
     assert_eq!(stream(&[]), Reading::default());
     assert_eq!(stream(&[TEXT, TEXT, TEXT]), Reading { delivered_tokens: 4, ..Reading::default() });
     assert_eq!(stream(&[TEXT, &USAGE[..40]]), Reading { delivered_tokens: 2, ..Reading::default() });
@@ -104,16 +111,16 @@ fn an_answer_may_end_anywhere() {
     assert_eq!(stream(&[USAGE, garbage]).usage, None);
     assert_eq!(stream(&[garbage, USAGE]).garbage, None);
     // The upstream forgot the last empty line.
-    let (_, mut reader) = feed(Reader::stream(CHAT, false), &[&USAGE[..USAGE.len() - 2]]);
+    let (_, mut reader) = feed(stream_reader(CHAT, false), &[&USAGE[..USAGE.len() - 2]]);
     assert_eq!(reader.reading().usage, None);
     flushed(&mut reader);
     assert_eq!(reader.reading().usage.unwrap().input, 3);
     // Cut for good in the middle of its usage.
-    let (_, mut reader) = feed(Reader::stream(CHAT, false), &[&USAGE[..60]]);
+    let (_, mut reader) = feed(stream_reader(CHAT, false), &[&USAGE[..60]]);
     flushed(&mut reader);
     assert_eq!(reader.reading(), Reading::default());
 
-    let unary = |pieces: &[&str]| reading(Reader::unary(CHAT), pieces);
+    let unary = |pieces: &[&str]| reading(unary_reader(), pieces);
     let cut = unary(&[r#"{"choices":[{"message":{"content":"hello"#]);
     assert_eq!(cut, Reading { delivered_tokens: 2, ..Reading::default() });
     assert_eq!(unary(&[r#"{"usage":null}"#]), Reading { finished: true, ..Reading::default() });
@@ -133,7 +140,7 @@ proptest! {
         let stream = Bytes::from(parts.concat());
         for withhold in [false, true] {
             let run = |cut: usize| {
-                let (mut reader, mut out) = (Reader::stream(CHAT, withhold), Out::new());
+                let (mut reader, mut out) = (stream_reader(CHAT, withhold), Out::new());
                 for from in (0..stream.len()).step_by(cut) {
                     reader.chunk(stream.slice(from..stream.len().min(from + cut)), &mut out);
                 }
@@ -152,7 +159,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_survived(pieces in vec(vec(any::<u8>(), 0..40), 0..8), withhold: bool) {
-        for mut reader in [Reader::unary(CHAT), Reader::stream(CHAT, withhold), Reader::stream(RequestKind::Responses, true)] {
+        for mut reader in [unary_reader(), stream_reader(CHAT, withhold), stream_reader(RequestKind::Responses, true)] {
             let mut out = Out::new();
             for piece in &pieces {
                 reader.chunk(Bytes::copy_from_slice(piece), &mut out);

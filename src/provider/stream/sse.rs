@@ -7,8 +7,7 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-/// Longest event that is kept to be read: the last one of the responses API repeats the whole answer.
-pub const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+use super::{EVENT_BYTES_MAX, Event, Frame};
 
 /// Cuts a stream into events.
 #[derive(Debug, Default)]
@@ -21,16 +20,6 @@ pub struct Splitter {
     oversized: bool,
     /// `kept` was handed out as a finished event.
     spent: bool,
-}
-
-/// One event, up to and including the empty line that ends it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Frame<'a> {
-    /// Empty when oversized.
-    pub bytes: &'a [u8],
-    /// How many bytes of the piece at hand belong to it.
-    pub used: usize,
-    pub oversized: bool,
 }
 
 impl Splitter {
@@ -93,37 +82,28 @@ impl Splitter {
 }
 
 /// What an event says.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Event<'a> {
-    pub name: Option<&'a [u8]>,
-    /// Copied only when it comes in several lines.
-    pub data: Option<Cow<'a, [u8]>>,
-}
-
-impl<'a> Event<'a> {
-    pub fn parse(bytes: &'a [u8]) -> Event<'a> {
-        let mut rest = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let mut event = Event::default();
-        while !rest.is_empty() {
-            let end = memchr(b'\n', rest).unwrap_or(rest.len());
-            let line = &rest[..end];
-            rest = rest.get(end + 1..).unwrap_or_default();
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if let Some(more) = field(line, b"data") {
-                match &mut event.data {
-                    None => event.data = Some(Cow::Borrowed(more)),
-                    Some(data) => {
-                        let data = data.to_mut();
-                        data.push(b'\n');
-                        data.extend_from_slice(more);
-                    }
+pub fn event(bytes: &[u8]) -> Event<'_> {
+    let mut rest = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut event = Event::default();
+    while !rest.is_empty() {
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
+        let line = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if let Some(more) = field(line, b"data") {
+            match &mut event.data {
+                None => event.data = Some(Cow::Borrowed(more)),
+                Some(data) => {
+                    let data = data.to_mut();
+                    data.push(b'\n');
+                    data.extend_from_slice(more);
                 }
-            } else if let Some(name) = field(line, b"event") {
-                event.name = Some(name);
             }
+        } else if let Some(name) = field(line, b"event") {
+            event.name = Some(name);
         }
-        event
     }
+    event
 }
 
 /// The value of a line, if the line is this field.
@@ -175,14 +155,14 @@ mod tests {
 
     #[test]
     fn an_event_says() {
-        let data = |bytes: &'static str| Event::parse(bytes.as_bytes()).data.map(|data| data.into_owned());
+        let data = |bytes: &'static str| event(bytes.as_bytes()).data.map(|data| data.into_owned());
         assert_eq!(data("data: a\n\n").unwrap(), b"a");
         assert_eq!(data("data:a\r\n\r\n").unwrap(), b"a");
         assert_eq!(data(": x\ndata: a\nid: 7\ndata:  b\n\n").unwrap(), b"a\n b");
         assert_eq!(data("\u{feff}data: a\n\n").unwrap(), b"a");
         assert_eq!(data(": ping\n\n"), None);
         assert_eq!(data("database: 1\n\n"), None);
-        assert_eq!(Event::parse(b"event: error\r\ndata: {}\r\n\r\n").name, Some(&b"error"[..]));
+        assert_eq!(event(b"event: error\r\ndata: {}\r\n\r\n").name, Some(&b"error"[..]));
     }
 
     #[test]
@@ -216,7 +196,7 @@ mod tests {
         #[test]
         fn any_bytes_are_survived(stream in vec(any::<u8>(), 0..200)) {
             split(stream.chunks(3));
-            Event::parse(&stream);
+            event(&stream);
         }
     }
 }

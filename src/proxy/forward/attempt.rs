@@ -3,8 +3,9 @@
 use super::heads::{client_head, upstream_head};
 use super::{Attempt, Failed, Job, Said, Sign};
 use crate::governance::route::Target;
+use crate::provider::address::{Address, address, output_cap_name};
 use crate::provider::failure::{Again, Told, Verdict, verdict};
-use crate::provider::{Reader, Reading, Rewrite, openai};
+use crate::provider::{Framing, Reader, Reading, Rewrite, framing};
 use crate::proxy::Failure;
 use crate::proxy::admit::Admitted;
 use crate::proxy::dial::{DialError, Line};
@@ -15,7 +16,7 @@ use crate::state::clock::{since, stopwatch};
 use crate::state::health::Pass;
 use crate::state::outbox::Ending;
 use bytes::{Bytes, BytesMut};
-use http::{StatusCode, header};
+use http::{HeaderName, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, RetryType};
 use pingora_proxy::Session;
@@ -117,7 +118,7 @@ pub(super) async fn attempt(
         return refused(job, session, x, (at, target), (line, head), ways).await;
     }
     let status = head.status;
-    let (success, events) = (status.is_success(), is_event_stream(&head));
+    let (success, events) = (status.is_success(), framed(job, &head).is_stream());
     if let Some(pass) = pass.filter(|_| success) {
         pass.answering();
     }
@@ -171,7 +172,7 @@ async fn refused(
     let verdict = verdict(target.provider.base(), status, &told);
     let failed = |said| Attempt::Failed(Failed { said, verdict, wait: told.wait });
     let provider = target.provider.name.to_string();
-    if verdict.is_about_our_account() {
+    if verdict.ours {
         // The house's own key, or its purse, was refused. The client has no part in that, and must not see the answer.
         tracing::warn!(%provider, key = target.key.as_ref().map(|key| &*key.id), "provider refused its key");
         put_away(job, line, whole).await;
@@ -221,7 +222,7 @@ fn answer(
 ) -> Answer {
     let network = &target.provider.network;
     let deadline = stopwatch() + network.request_timeout;
-    let (events, length) = (is_event_stream(&head), length_kept(job, target, &head));
+    let (events, length) = (framed(job, &head).is_stream(), length_kept(job, target, &head));
     Answer {
         reader,
         head: client_head(job, x, head, target, length, session.req_header().version),
@@ -267,19 +268,20 @@ async fn reach(
     let name = || provider.name.to_string();
     let failed = |failure, verdict| Stop::Failed(Ending::UpstreamFailed, failure, verdict);
     let unreachable = |error: &DialError| failed(unreachable(name(), error), Verdict::UNREACHABLE);
-    let (kind, stream) = (request.call.kind, request.call.stream);
-    let Some((base, path)) = openai::address(provider, target.key.as_deref(), kind, stream) else {
+    let (way, query) = ((&request.route, request.call.stream), session.req_header().uri.query());
+    let addressed = address(provider, target.key.as_deref(), way, &target.upstream_model, query);
+    let Some(Address { base, path }) = addressed else {
         tracing::warn!(provider = %provider.name, "nobody said where this provider is");
         return Err(failed(Failure::Unreachable { provider: name() }, Verdict::UNSPEAKABLE));
     };
-    let origin = gateway.dialer.origin(base).map_err(|error| unreachable(&error))?;
+    let origin = gateway.dialer.origin(&base).map_err(|error| unreachable(&error))?;
     let path = format!("{}{path}", origin.path());
     let body = request.call.rewrite(
         &request.body,
         Rewrite {
             model: &target.upstream_model,
             ask_usage: asks_usage(job, target),
-            output_cap: admitted.lowered.map(|tokens| (openai::output_cap_name(provider, kind), tokens)),
+            output_cap: admitted.lowered.map(|tokens| (output_cap_name(provider, request.call.kind), tokens)),
         },
     );
     let deadline = stopwatch() + network.request_timeout;
@@ -295,7 +297,7 @@ async fn reach(
             None => return Err(Stop::ClientGone(Unread::Refused)),
         };
         let h2 = line.session.as_http2().is_some();
-        let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2).map_err(|error| {
+        let head = upstream_head(job, session.req_header(), (&origin, &path), target, &body, h2).map_err(|error| {
             tracing::warn!(provider = %provider.name, %error, "no request can be made for this provider");
             failed(Failure::Unreachable { provider: name() }, Verdict::UNSPEAKABLE)
         })?;
@@ -340,27 +342,23 @@ async fn reach(
 
 /// Whether the provider must be asked for usage that the client did not ask for.
 fn asks_usage(job: &Job<'_>, target: &Target) -> bool {
-    let call = &job.request.call;
-    call.stream
-        && !call.include_usage
-        && openai::tells_usage_when_asked(call.kind)
-        && !target.provider.tells_usage_unasked()
+    job.request.call.may_ask_usage() && !target.provider.tells_usage_unasked()
 }
 
 fn reader(job: &Job<'_>, target: &Target, head: &ResponseHeader) -> Reader {
-    let kind = job.request.call.kind;
-    if is_event_stream(head) { Reader::stream(kind, asks_usage(job, target)) } else { Reader::unary(kind) }
+    let call = &job.request.call;
+    Reader::new(call.format, call.kind, framed(job, head), asks_usage(job, target))
 }
 
-fn is_event_stream(head: &ResponseHeader) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENTS.len()));
-    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
+/// How the answer with this head is made up.
+fn framed(job: &Job<'_>, head: &ResponseHeader) -> Framing {
+    let said = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+    framing(&job.request.call, said(header::CONTENT_TYPE), said(header::CONTENT_ENCODING))
 }
 
 /// The answer's length, unless something may be taken out of it.
 fn length_kept(job: &Job<'_>, target: &Target, head: &ResponseHeader) -> Option<usize> {
-    if is_event_stream(head) && asks_usage(job, target) {
+    if framed(job, head) == Framing::Events && asks_usage(job, target) {
         return None;
     }
     head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()

@@ -3,19 +3,21 @@
 use super::Job;
 use crate::governance::route::Target;
 use crate::governance::view::{Level, Measure};
+use crate::provider::credential;
 use crate::proxy::dial::Origin;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::respond::own_headers;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use pingora::ErrorType;
 use pingora::http::{RequestHeader, ResponseHeader};
 use std::fmt::Write;
 
-/// What a client may tell the provider in headers. Everything else stays here.
-static PASSED_ON: [HeaderName; 6] = [
+/// What a client may tell the provider in headers, beside what its dialect has for that. Everything else stays
+/// here.
+static PASSED_ON: [HeaderName; 5] = [
     header::ACCEPT,
     header::USER_AGENT,
-    HeaderName::from_static("openai-beta"),
     HeaderName::from_static("x-client-request-id"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
@@ -36,17 +38,18 @@ static KEPT_BACK: [HeaderName; 11] = [
     HeaderName::from_static("proxy-connection"),
 ];
 /// Headers that only we may write: a provider's limits are about our account there.
-const OURS: [&str; 3] = ["access-control-", "x-ratelimit-", "x-tollgate-"];
+const OURS: [&str; 4] = ["access-control-", "anthropic-", "x-ratelimit-", "x-tollgate-"];
+const JSON: &str = "application/json";
 static PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-tollgate-model");
 static MAX_TOKENS: HeaderName = HeaderName::from_static("x-tollgate-max-tokens");
 
 pub(super) fn upstream_head(
+    job: &Job<'_>,
     client: &RequestHeader,
-    origin: &Origin,
-    path: &str,
+    (origin, path): (&Origin, &str),
     target: &Target,
-    length: usize,
+    body: &Bytes,
     h2: bool,
 ) -> pingora::Result<RequestHeader> {
     let bad = |what| pingora::Error::explain(ErrorType::InvalidHTTPHeader, what);
@@ -63,7 +66,11 @@ pub(super) fn upstream_head(
         Uri::try_from(path)
     };
     parts.uri = uri.map_err(|_| bad("the provider's URL and path make no URI"))?;
-    for name in &PASSED_ON {
+    let dialect = job.request.call.dialect;
+    for (name, value) in credential::defaults(dialect) {
+        headers.insert(name.clone(), value.clone());
+    }
+    for name in PASSED_ON.iter().chain(credential::passed_on(dialect)) {
         if let Some(value) = client.headers.get(name) {
             headers.insert(name.clone(), value.clone());
         }
@@ -72,16 +79,22 @@ pub(super) fn upstream_head(
         let value = HeaderValue::from_str(value.expose()).map_err(|_| bad("an extra header has no header's value"))?;
         headers.insert(HeaderName::try_from(name).map_err(|_| bad("an extra header has no header's name"))?, value);
     }
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     // A compressed answer could not be read as it passes.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    headers.insert(header::CONTENT_LENGTH, length.into());
-    if let Some(key) = target.key.as_ref().filter(|key| !key.value.is_empty()) {
-        let value = HeaderValue::try_from(format!("Bearer {}", key.value.expose()));
-        let mut value = value.map_err(|_| bad("the provider key has characters that no header can carry"))?;
-        value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
-    }
+    headers.insert(header::CONTENT_LENGTH, body.len().into());
+    // Last, since a signature covers what is sent.
+    let sent = credential::Sent {
+        host: origin.authority().to_str().unwrap_or_default(),
+        path,
+        content_type: JSON,
+        body,
+        model: &target.upstream_model,
+        now: job.gateway.state.clock.now(),
+    };
+    let shown = credential::headers(dialect, target.key.as_deref(), sent);
+    let unshown = |error| pingora::Error::because(ErrorType::InvalidHTTPHeader, "the provider key", error);
+    headers.extend(shown.map_err(unshown)?);
     Ok(RequestHeader::from(parts))
 }
 

@@ -834,7 +834,7 @@ fn answers_have_the_contract_s_members() {
         (&allowed["chat_completion"], &allowed["embedding"], &allowed["rerank"]),
         (&json!(true), &json!(false), &json!(true))
     );
-    assert_eq!(show::provider(&create("anthropic", json!({})).unwrap())["provider_status"], "error");
+    assert_eq!(show::provider(&create("runway", json!({})).unwrap())["provider_status"], "error");
     let key = show::provider_key(&provider, &provider.keys[0]);
     assert_eq!(
         names(&key),

@@ -36,7 +36,7 @@ pub fn provider(provider: &Provider) -> Value {
     if let Some(config) = &provider.openai_config {
         object.insert("openai_config".into(), stored_json(config));
     }
-    let (status, description) = match provider.speaks_openai() {
+    let (status, description) = match provider.dialect().is_some() {
         true => ("active", None),
         false => ("error", Some("this version does not speak this provider's own dialect: calls to it are refused")),
     };

@@ -317,7 +317,11 @@ pub fn status(status: u16) -> Behaviour {
 }
 
 pub fn status_with(status: u16, headers: &[(&str, &str)]) -> Behaviour {
-    let body = error_body(status);
+    status_saying(status, headers, &error_body(status))
+}
+
+/// An answer with this status and body.
+pub fn status_saying(status: u16, headers: &[(&str, &str)], body: &str) -> Behaviour {
     let mut head =
         format!("HTTP/1.1 {status} Whatever\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
@@ -344,6 +348,22 @@ pub fn error_first() -> Behaviour {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     let body = framed(format!("{event}\n\n").as_bytes());
     raw([head.as_bytes(), &body, b"0\r\n\r\n"].concat())
+}
+
+/// A good answer that is one document.
+pub fn document(body: &Value) -> Vec<Step> {
+    let body = body.to_string();
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+    vec![Step::Send(format!("{head}{body}").into())]
+}
+
+/// A good answer in pieces.
+pub fn stream(kind: &str, pieces: impl Iterator<Item = Vec<u8>>) -> Vec<Step> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
+    let pieces = pieces.map(|piece| Step::Send(framed(&piece)));
+    let end = Step::Send(Bytes::from_static(b"0\r\n\r\n"));
+    [Step::Send(head.into())].into_iter().chain(pieces).chain([end]).collect()
 }
 
 /// These bytes and nothing else.

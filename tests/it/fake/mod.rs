@@ -4,6 +4,9 @@
 //! Everything that arrives is recorded, and so is what an honest provider would put on its bill.
 
 pub mod answers;
+pub mod anthropic;
+pub mod bedrock;
+pub mod gemini;
 pub mod proxy;
 
 use bytes::{Buf, Bytes, BytesMut};

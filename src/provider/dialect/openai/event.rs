@@ -10,20 +10,6 @@ use crate::governance::usage::ServiceTier;
 use crate::provider::json::{Value, members, text_len};
 use crate::provider::stream::sse::field;
 
-/// Top-level keys of a unary answer that are read.
-pub const UNARY_WANTED: &[&str] = &["usage", "service_tier"];
-
-/// Keys of a unary answer whose strings were generated.
-pub fn unary_text(kind: RequestKind) -> &'static [&'static str] {
-    match kind {
-        RequestKind::ChatCompletion => &["content", "reasoning_content", "reasoning", "refusal", "arguments"],
-        RequestKind::TextCompletion => &["text"],
-        RequestKind::Responses => &["text", "refusal", "arguments"],
-        // The others generate no text, or are not made here.
-        _ => &[],
-    }
-}
-
 /// Reads an event: its name, if it has one, and its data.
 pub fn read(kind: RequestKind, name: Option<&[u8]>, data: &[u8]) -> Facts {
     let mut facts = Facts { error: name == Some(b"error"), ..Facts::default() };

@@ -4,5 +4,6 @@ pub(in crate::provider) mod event;
 mod request;
 mod usage;
 
-pub use request::{Call, Rewrite};
+pub(super) use request::read;
 pub use usage::usage_from_value;
+pub(super) use usage::{WANTED, texts, usage};

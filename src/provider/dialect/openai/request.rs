@@ -1,4 +1,4 @@
-//! A request as the proxy needs to know it, read in one pass, and rewritten without disturbing the rest.
+//! A request of this dialect, read in one pass.
 //!
 //! What is checked here must be what the provider goes by. A member that appears twice is therefore
 //! refused: parsers differ in which one they take.
@@ -6,77 +6,36 @@
 use std::fmt;
 use std::ops::Range;
 
-use bytes::Bytes;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
+use super::super::call::{Call, Cap, NewCap, Seams};
+use super::super::members::{cap, count, differs_in_case, flag, inside, model, span, thinking};
 use super::super::{CallError, Part, Shape, Weigher, Weight};
-use crate::governance::request::RequestKind;
+use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::ServiceTier;
 
-/// Longer names of models exist nowhere; names reach logs and metrics.
-const MODEL_BYTES_MAX: usize = 2_048;
 /// What a text completion generates when the request names no cap.
 const TEXT_COMPLETION_OUTPUT: u64 = 16;
-/// What a picture costs about; sounds and documents are taken for the same.
-const BLOB_TOKENS: u64 = 1_600;
-/// What one picture can cost at most, with the models that multiply their tiles.
-const BLOB_TOKENS_MAX: u64 = 50_000;
 /// More answers to one question than any provider gives.
 const ANSWERS_MAX: u64 = 4_096;
-/// Framing of a message.
-const MESSAGE_TOKENS: u64 = 4;
-/// Framing of the answer to come.
-const PRIMING_TOKENS: u64 = 3;
-/// More framing than any template puts around one message, part or tool.
-const FRAMING_TOKENS_MAX: u64 = 16;
-/// A count given as a float is exact up to here.
-const FLOAT_WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// The client's request, understood.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    pub kind: RequestKind,
-    /// As the client named it, decoded.
-    pub model: String,
-    pub stream: bool,
-    /// The most that one choice may generate, in tokens. `None`: what the model can.
-    pub output_cap: Option<u64>,
-    /// How many answers are generated; each has the whole cap.
-    pub choices: u64,
-    /// What each answer may think, and the cap has to leave room for. Zero: nothing was said.
-    pub thinking: u64,
-    /// The client itself asked for usage in the stream.
-    pub include_usage: bool,
-    /// Input lies with the provider: an earlier answer, a conversation, a stored prompt.
-    pub refers_to_state: bool,
-    /// The tier asked for; the answer names the one that served.
-    pub tier: ServiceTier,
-    pub weight: Weight,
-    model_at: Range<usize>,
-    stream_options: Option<StreamOptions>,
-    caps: SmallVec<[Cap; 2]>,
-}
-
-/// A member that caps the output of calls of this kind, by whatever name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Cap {
-    name: &'static str,
-    at: Range<usize>,
-    /// `None`: it is there, and null.
-    tokens: Option<u64>,
-}
-
-/// What the upstream's body says otherwise than the client's.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Rewrite<'a> {
-    /// The upstream's name of the model.
-    pub model: &'a str,
-    /// A stream is made to end in its usage.
-    pub ask_usage: bool,
-    /// Every cap on the output is lowered to so many tokens; where there is none, one of this name is added.
-    pub output_cap: Option<(&'static str, u64)>,
+/// Understands a body, or says what is wrong with it.
+pub fn read(kind: RequestKind, body: &[u8]) -> Result<Call, CallError> {
+    if kind == RequestKind::ListModels {
+        return Err(CallError::body("this request takes no body"));
+    }
+    let body = std::str::from_utf8(body).map_err(|_| CallError::body("the body is not JSON: it is not UTF-8"))?;
+    let mut draft = Draft::new(kind, body);
+    let mut json = serde_json::Deserializer::from_str(body);
+    let read = json.deserialize_map(&mut draft).and_then(|()| json.end());
+    match (draft.fault.take(), read) {
+        (Some(fault), _) => Err(fault),
+        (None, Err(error)) if error.is_data() => Err(CallError::body("the body must be a JSON object")),
+        (None, Err(error)) => Err(CallError::body(format!("the body is not JSON: {error}"))),
+        (None, Ok(())) => draft.finish(),
+    }
 }
 
 /// Where `stream_options` stands in the body.
@@ -94,125 +53,6 @@ enum OptionsShape {
     Others,
     /// `include_usage` has its value here.
     Usage(Range<usize>),
-}
-
-impl Call {
-    /// Understands a body, or says what is wrong with it.
-    pub fn read(kind: RequestKind, body: &[u8]) -> Result<Call, CallError> {
-        if kind == RequestKind::ListModels {
-            return Err(CallError::body("this request takes no body"));
-        }
-        let body = std::str::from_utf8(body).map_err(|_| CallError::body("the body is not JSON: it is not UTF-8"))?;
-        let mut draft = Draft::new(kind, body);
-        let mut json = serde_json::Deserializer::from_str(body);
-        let read = json.deserialize_map(&mut draft).and_then(|()| json.end());
-        match (draft.fault.take(), read) {
-            (Some(fault), _) => Err(fault),
-            (None, Err(error)) if error.is_data() => Err(CallError::body("the body must be a JSON object")),
-            (None, Err(error)) => Err(CallError::body(format!("the body is not JSON: {error}"))),
-            (None, Ok(())) => draft.finish(),
-        }
-    }
-
-    /// About how many tokens the input has: a token for four bytes of text, some for framing.
-    pub fn input_estimate(&self) -> u64 {
-        let weight = &self.weight;
-        (weight.text_bytes.div_ceil(4))
-            .saturating_add(weight.messages.saturating_mul(MESSAGE_TOKENS))
-            .saturating_add(PRIMING_TOKENS)
-            .saturating_add(weight.numbers)
-            .saturating_add(weight.blobs.saturating_mul(BLOB_TOKENS))
-    }
-
-    /// How many tokens the input has at the very most. `None`: only the context window bounds it.
-    ///
-    /// A token stands for at least one byte, so texts count by their bytes; every object, array and
-    /// element, messages and tools among them, gets 16 for framing; a number is one token, a picture or sound
-    /// at most 50,000. Nothing of ours bounds what is not in the body (stored state, files by id or
-    /// address, tools that the provider runs) nor documents, whose text is compressed.
-    pub fn input_bound(&self) -> Option<u64> {
-        let weight = &self.weight;
-        if self.refers_to_state || weight.unseen {
-            return None;
-        }
-        let framed = weight.structures.saturating_add(1);
-        Some(
-            (weight.text_bytes.saturating_add(weight.aside_bytes))
-                .saturating_add(framed.saturating_mul(FRAMING_TOKENS_MAX))
-                .saturating_add(weight.numbers)
-                .saturating_add(weight.blobs.saturating_mul(BLOB_TOKENS_MAX)),
-        )
-    }
-
-    /// The body for the upstream. Every byte that need not change stays; without a change no byte is copied.
-    ///
-    /// `body` must be the one this call was read from.
-    pub fn rewrite(&self, body: &Bytes, wanted: Rewrite<'_>) -> Bytes {
-        let mut edits: SmallVec<[Edit; 4]> = SmallVec::new();
-        if wanted.model != self.model {
-            let literal = serde_json::to_string(wanted.model).expect("a string always has a JSON form");
-            edits.push((self.model_at.clone(), literal));
-        }
-        edits.extend(wanted.ask_usage.then(|| self.usage_edit(body)).flatten());
-        if let Some((name, tokens)) = wanted.output_cap {
-            self.lower(body, name, tokens, &mut edits);
-        }
-        edits.sort_by_key(|(at, _)| at.start);
-        if edits.is_empty() {
-            return body.clone();
-        }
-        let added: usize = edits.iter().map(|(_, text)| text.len()).sum();
-        let mut out = Vec::with_capacity(body.len() + added);
-        let mut done = 0;
-        for (at, text) in &edits {
-            out.extend_from_slice(&body[done..at.start]);
-            out.extend_from_slice(text.as_bytes());
-            done = at.end;
-        }
-        out.extend_from_slice(&body[done..]);
-        Bytes::from(out)
-    }
-
-    /// Lowers every cap that is above `tokens`. Where none has a value, the one called `name` gets one.
-    fn lower(&self, body: &[u8], name: &'static str, tokens: u64, edits: &mut SmallVec<[Edit; 4]>) {
-        let above = |cap: &&Cap| cap.tokens.is_some_and(|own| own > tokens);
-        edits.extend(self.caps.iter().filter(above).map(|cap| (cap.at.clone(), tokens.to_string())));
-        if self.caps.iter().any(|cap| cap.tokens.is_some()) {
-            return;
-        }
-        edits.push(match self.caps.iter().find(|cap| cap.name == name) {
-            Some(null) => (null.at.clone(), tokens.to_string()),
-            None => (inside(body), format!("\"{name}\":{tokens},")),
-        });
-    }
-
-    /// What makes the stream tell its usage, if it does not anyway.
-    fn usage_edit(&self, body: &[u8]) -> Option<Edit> {
-        // The responses dialect always tells, and refuses the option.
-        let asks = matches!(self.kind, RequestKind::ChatCompletion | RequestKind::TextCompletion);
-        if !self.stream || self.include_usage || !asks {
-            return None;
-        }
-        let Some(options) = &self.stream_options else {
-            return Some((inside(body), r#""stream_options":{"include_usage":true},"#.to_owned()));
-        };
-        let inside = options.at.start + 1..options.at.start + 1;
-        Some(match &options.shape {
-            OptionsShape::Null => (options.at.clone(), r#"{"include_usage":true}"#.to_owned()),
-            OptionsShape::Empty => (inside, r#""include_usage":true"#.to_owned()),
-            OptionsShape::Others => (inside, r#""include_usage":true,"#.to_owned()),
-            OptionsShape::Usage(value) => (value.clone(), "true".to_owned()),
-        })
-    }
-}
-
-/// What stands in a place of the body from now on.
-type Edit = (Range<usize>, String);
-
-/// The place before the first member. There is one: the model.
-fn inside(body: &[u8]) -> Range<usize> {
-    let brace = memchr::memchr(b'{', body).expect("an object was read from this body");
-    brace + 1..brace + 1
 }
 
 /// The members that are understood. The first ones may appear only once.
@@ -256,15 +96,8 @@ const ONCE: [&str; 10] = [
     "service_tier",
 ];
 
-/// Some parsers take `Model` for `model`, also with the two letters that Unicode folds into ASCII; what
-/// they would go by is then not what was checked.
 fn is_other_case(name: &str) -> bool {
-    let folded = |c: char| match c {
-        'ſ' => 's',
-        '\u{212a}' => 'k',
-        c => c.to_ascii_lowercase(),
-    };
-    name.len() <= 64 && ONCE.iter().any(|once| name.chars().map(folded).eq(once.chars()))
+    ONCE.iter().any(|once| differs_in_case(name, once))
 }
 
 impl<'de> Deserialize<'de> for Field {
@@ -357,9 +190,9 @@ impl<'b> Draft<'b> {
             Field::Stream => self.stream = flag(name, raw)?.unwrap_or(false),
             Field::StreamOptions => self.options(raw)?,
             Field::MaxTokens | Field::MaxCompletionTokens | Field::MaxOutputTokens => {
-                let tokens = count(name, raw)?;
+                let cap = cap(self.body, name, raw)?;
                 if caps(self.kind).contains(&name) {
-                    self.caps.push(Cap { name, at: span(self.body, raw.get()), tokens });
+                    self.caps.push(cap);
                 }
             }
             Field::N | Field::BestOf => {
@@ -410,7 +243,7 @@ impl<'b> Draft<'b> {
     fn weigh<A: MapAccess<'b>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
         if field == Field::Thinking {
             let raw: &RawValue = map.next_value()?;
-            self.thinking = self.thinking.max(Thinking::tokens(raw));
+            self.thinking = self.thinking.max(thinking(raw));
             // Weighed as everything else, which bounds its depth.
             let mut json = serde_json::Deserializer::from_str(raw.get());
             let weighed = Weigher::new(&mut self.weight, Part::Aside).deserialize(&mut json);
@@ -446,8 +279,8 @@ impl<'b> Draft<'b> {
 
     fn finish(self) -> Result<Call, CallError> {
         let Some((model, model_at)) = self.model else { return Err(CallError::of("model", "is required")) };
-        let cap = |name: &&str| self.caps.iter().find(|cap| cap.name == *name)?.tokens;
-        let named = caps(self.kind).iter().find_map(cap);
+        let value = |name: &&str| self.caps.iter().find(|cap| cap.name == *name)?.tokens;
+        let named = caps(self.kind).iter().find_map(value);
         let output_cap = match self.kind {
             RequestKind::TextCompletion => named.or(Some(TEXT_COMPLETION_OUTPUT)),
             _ => named,
@@ -457,7 +290,16 @@ impl<'b> Draft<'b> {
             RequestKind::TextCompletion => self.n.saturating_mul(self.prompts),
             _ => 1,
         };
+        // The responses dialect always tells its usage, and refuses the option.
+        let asks = matches!(self.kind, RequestKind::ChatCompletion | RequestKind::TextCompletion);
+        let usage =
+            (self.stream && !self.include_usage && asks).then(|| usage_edit(self.body, self.stream_options.as_ref()));
+        let cap_new = (!caps(self.kind).is_empty()).then(|| NewCap::Named(inside(self.body)));
+        let model_at = SmallVec::from_buf([model_at]);
+        let seams = Seams { model_at, model_prefix: "", caps: self.caps, cap_new, usage };
         Ok(Call {
+            dialect: Dialect::OpenAi,
+            format: Dialect::OpenAi,
             kind: self.kind,
             model,
             stream: self.stream,
@@ -468,9 +310,7 @@ impl<'b> Draft<'b> {
             refers_to_state: self.refers_to_state,
             tier: self.tier,
             weight: self.weight,
-            model_at,
-            stream_options: self.stream_options,
-            caps: self.caps,
+            seams,
         })
     }
 }
@@ -512,25 +352,6 @@ const fn caps(kind: RequestKind) -> &'static [&'static str] {
     }
 }
 
-/// What a request says about thinking, as far as it is a number of tokens: `thinking.budget_tokens` or
-/// `reasoning.max_tokens`.
-#[derive(serde::Deserialize)]
-struct Thinking<'b> {
-    #[serde(borrow)]
-    budget_tokens: Option<&'b RawValue>,
-    #[serde(borrow)]
-    max_tokens: Option<&'b RawValue>,
-}
-
-impl Thinking<'_> {
-    fn tokens(raw: &RawValue) -> u64 {
-        // What is written otherwise is the provider's to judge.
-        let Ok(thinking) = serde_json::from_str::<Thinking<'_>>(raw.get()) else { return 0 };
-        let budgets = [thinking.budget_tokens, thinking.max_tokens].into_iter().flatten();
-        budgets.filter_map(|budget| count("thinking", budget).ok().flatten()).max().unwrap_or(0)
-    }
-}
-
 /// `stream_options`, as far as it matters.
 #[derive(Default)]
 struct Options<'b> {
@@ -567,47 +388,18 @@ impl<'de> Deserialize<'de> for Options<'de> {
     }
 }
 
-/// Where a part borrowed from the body stands in it.
-fn span(body: &str, part: &str) -> Range<usize> {
-    let start = part.as_ptr().addr() - body.as_ptr().addr();
-    start..start + part.len()
-}
-
-fn model(raw: &RawValue) -> Result<String, CallError> {
-    let model: String = serde_json::from_str(raw.get()).map_err(|_| CallError::of("model", "must be a string"))?;
-    match model.len() {
-        0 => Err(CallError::of("model", "must not be empty")),
-        _ if model.trim() != model || model.contains(char::is_control) => {
-            Err(CallError::of("model", "must not begin or end with blanks, nor hold control characters"))
-        }
-        1..=MODEL_BYTES_MAX => Ok(model),
-        _ => Err(CallError::of("model", "is too long")),
-    }
-}
-
-fn flag(name: &str, raw: &RawValue) -> Result<Option<bool>, CallError> {
-    match raw.get() {
-        "true" => Ok(Some(true)),
-        "false" => Ok(Some(false)),
-        "null" => Ok(None),
-        _ => Err(CallError::of(name, "must be true or false")),
-    }
-}
-
-/// A whole number above zero; `12.0` is one.
-fn count(name: &str, raw: &RawValue) -> Result<Option<u64>, CallError> {
-    let text = raw.get();
-    if text == "null" {
-        return Ok(None);
-    }
-    let count = text.parse().ok().or_else(|| {
-        // Rust reads more words as floats than JSON knows, but raw values are JSON.
-        let float: f64 = text.parse().ok()?;
-        (float.fract() == 0.0 && (0.0..=FLOAT_WHOLE_MAX).contains(&float)).then_some(float as u64)
-    });
-    match count {
-        Some(count) if count > 0 => Ok(Some(count)),
-        _ => Err(CallError::of(name, "must be a whole number above zero")),
+/// What makes the stream tell its usage, if it does not anyway.
+fn usage_edit(body: &str, options: Option<&StreamOptions>) -> (Range<usize>, &'static str) {
+    let Some(options) = options else {
+        let inside = inside(body);
+        return (inside, r#""stream_options":{"include_usage":true},"#);
+    };
+    let inside = options.at.start + 1..options.at.start + 1;
+    match &options.shape {
+        OptionsShape::Null => (options.at.clone(), r#"{"include_usage":true}"#),
+        OptionsShape::Empty => (inside, r#""include_usage":true"#),
+        OptionsShape::Others => (inside, r#""include_usage":true,"#),
+        OptionsShape::Usage(value) => (value.clone(), "true"),
     }
 }
 

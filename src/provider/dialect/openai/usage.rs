@@ -3,16 +3,35 @@
 //! In this dialect the details are parts of the counts beside them. A report that makes no sense is
 //! named as such and never read as zero.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
-use super::super::Garbage;
+use super::super::count::Count;
+use super::super::{Garbage, Told, raw};
 use crate::governance::request::RequestKind;
 use crate::governance::usage::{ServiceTier, Source, Usage};
+use crate::provider::json::Found;
 
-/// No call counts as many tokens; sums of such numbers are far from overflowing.
-const COUNT_MAX: u64 = 1_000_000_000_000;
+/// Top-level keys of a document that are read.
+pub const WANTED: &[&str] = &["usage", "service_tier"];
+
+/// Keys of a document whose strings were generated.
+pub fn texts(kind: RequestKind) -> &'static [&'static str] {
+    match kind {
+        RequestKind::ChatCompletion => &["content", "reasoning_content", "reasoning", "refusal", "arguments"],
+        RequestKind::TextCompletion => &["text"],
+        RequestKind::Responses => &["text", "refusal", "arguments"],
+        // The others generate no text, or are not made here.
+        _ => &[],
+    }
+}
+
+/// Reads the usage of a document.
+pub fn usage(kind: RequestKind, found: &[Found]) -> Told {
+    let [usage, tier] = found else { return None };
+    let tier = match tier {
+        Found::Value(raw) => std::str::from_utf8(raw).ok().map(|raw| raw.trim_matches('"')),
+        Found::Nothing | Found::TooLong => None,
+    };
+    raw(usage).map(|raw| usage_from_value(kind, raw?, tier))
+}
 
 /// Reads the raw JSON of a usage object, and the word for the tier that stood beside it.
 pub fn usage_from_value(kind: RequestKind, raw: &str, service_tier: Option<&str>) -> Result<Usage, Garbage> {
@@ -115,74 +134,6 @@ struct WriteDetails {
 struct OutputDetails {
     reasoning_tokens: Count,
     audio_tokens: Count,
-}
-
-/// A count as it stands there. What is wrong with it is kept until its name is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Count {
-    #[default]
-    Absent,
-    Whole(u64),
-    Wrong,
-}
-
-impl Count {
-    fn read(self, field: &'static str) -> Result<Option<u64>, Garbage> {
-        match self {
-            Count::Absent => Ok(None),
-            Count::Whole(count) if count <= COUNT_MAX => Ok(Some(count)),
-            Count::Whole(_) | Count::Wrong => Err(Garbage::Count { field }),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Count, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Count;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a count")
-            }
-
-            fn visit_unit<E>(self) -> Result<Count, E> {
-                Ok(Count::Absent)
-            }
-
-            fn visit_u64<E>(self, count: u64) -> Result<Count, E> {
-                Ok(Count::Whole(count))
-            }
-
-            fn visit_i64<E>(self, count: i64) -> Result<Count, E> {
-                Ok(u64::try_from(count).map_or(Count::Wrong, Count::Whole))
-            }
-
-            fn visit_f64<E>(self, count: f64) -> Result<Count, E> {
-                let whole = count.fract() == 0.0 && (0.0..=COUNT_MAX as f64).contains(&count);
-                Ok(if whole { Count::Whole(count as u64) } else { Count::Wrong })
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
-                Ok(Count::Wrong)
-            }
-
-            fn visit_str<E>(self, _: &str) -> Result<Count, E> {
-                Ok(Count::Wrong)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Count, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Count::Wrong)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Count, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Count::Wrong)
-            }
-        }
-        json.deserialize_any(Any)
-    }
 }
 
 #[cfg(test)]

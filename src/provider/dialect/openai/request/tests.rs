@@ -1,22 +1,24 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::provider::Rewrite;
+use bytes::Bytes;
 
 const CHAT: RequestKind = RequestKind::ChatCompletion;
 const TEXT: RequestKind = RequestKind::TextCompletion;
 const RESPONSES: RequestKind = RequestKind::Responses;
 const EMBEDDING: RequestKind = RequestKind::Embedding;
 
-fn read(kind: RequestKind, body: &str) -> Call {
-    Call::read(kind, body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error:?}"))
+fn read_call(kind: RequestKind, body: &str) -> Call {
+    super::read(kind, body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error:?}"))
 }
 
 #[test]
 fn the_model_is_decoded_and_found() {
     let check = |body: &str, model: &str| {
-        let call = read(CHAT, body);
+        let call = read_call(CHAT, body);
         assert_eq!(call.model, model, "{body}");
-        assert_eq!(serde_json::from_str::<String>(&body[call.model_at]).unwrap(), model, "{body}");
+        assert_eq!(serde_json::from_str::<String>(&body[call.seams.model_at[0].clone()]).unwrap(), model, "{body}");
     };
     check(r#"{"model":"gpt"}"#, "gpt");
     check(r#" { "messages" : [ ] , "model" : "gpt" } "#, "gpt");
@@ -28,7 +30,7 @@ fn the_model_is_decoded_and_found() {
 #[test]
 fn what_is_asked_for() {
     let check = |kind, members: &str, expected: (bool, Option<u64>, u64)| {
-        let call = read(kind, &format!(r#"{{"model":"m"{members}}}"#));
+        let call = read_call(kind, &format!(r#"{{"model":"m"{members}}}"#));
         assert_eq!((call.stream, call.output_cap, call.choices), expected, "{members}");
     };
     check(CHAT, "", (false, None, 1));
@@ -45,15 +47,15 @@ fn what_is_asked_for() {
     check(TEXT, r#","prompt":[1,2,3]"#, (false, Some(16), 1));
     check(TEXT, r#","prompt":[[1,2],[3],[4]]"#, (false, Some(16), 3));
     check(TEXT, r#","prompt":[]"#, (false, Some(16), 1));
-    assert_eq!(read(CHAT, r#"{"model":"m","service_tier":"flex"}"#).tier, ServiceTier::Flex);
-    assert!(read(CHAT, r#"{"model":"m","stream_options":{"include_usage":true}}"#).include_usage);
-    assert!(!read(CHAT, r#"{"model":"m","stream_options":{"include_usage":null}}"#).include_usage);
+    assert_eq!(read_call(CHAT, r#"{"model":"m","service_tier":"flex"}"#).tier, ServiceTier::Flex);
+    assert!(read_call(CHAT, r#"{"model":"m","stream_options":{"include_usage":true}}"#).include_usage);
+    assert!(!read_call(CHAT, r#"{"model":"m","stream_options":{"include_usage":null}}"#).include_usage);
 }
 
 #[test]
 fn state_is_noticed() {
     let check = |kind, member: &str, expected| {
-        let call = read(kind, &format!(r#"{{"model":"m",{member}}}"#));
+        let call = read_call(kind, &format!(r#"{{"model":"m",{member}}}"#));
         assert_eq!(call.refers_to_state, expected, "{member}");
         assert_eq!(call.input_bound().is_none(), expected, "{member}");
     };
@@ -68,7 +70,7 @@ fn state_is_noticed() {
 #[test]
 fn what_is_not_in_the_body_has_no_bound() {
     let check = |kind, member: &str, bounded| {
-        let call = read(kind, &format!(r#"{{"model":"m",{member}}}"#));
+        let call = read_call(kind, &format!(r#"{{"model":"m",{member}}}"#));
         assert_eq!(call.input_bound().is_some(), bounded, "{member}");
     };
     check(RESPONSES, r#""tools":[{"type":"function","name":"f"},{"type":"custom"}]"#, true);
@@ -86,7 +88,7 @@ fn what_is_not_in_the_body_has_no_bound() {
 fn the_input_is_weighed() {
     // text bytes, messages, numbers, blobs
     let check = |kind, members: &str, expected: (u64, u64, u64, u64)| {
-        let weight = read(kind, &format!(r#"{{"model":"m",{members}}}"#)).weight;
+        let weight = read_call(kind, &format!(r#"{{"model":"m",{members}}}"#)).weight;
         assert_eq!((weight.text_bytes, weight.messages, weight.numbers, weight.blobs), expected, "{members}");
     };
     check(CHAT, r#""messages":[{"role":"user","content":"hello"}]"#, (5, 1, 0, 0));
@@ -126,19 +128,19 @@ fn the_input_is_weighed() {
 
 #[test]
 fn estimates_follow_the_weight() {
-    let call = read(CHAT, r#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#);
+    let call = read_call(CHAT, r#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#);
     assert_eq!(call.input_estimate(), 2 + 4 + 3);
-    let call = read(EMBEDDING, r#"{"model":"m","input":[[1,2,3],[4]]}"#);
+    let call = read_call(EMBEDDING, r#"{"model":"m","input":[[1,2,3],[4]]}"#);
     assert_eq!(call.input_estimate(), 4 + 3);
     let image = r#"{"model":"m","messages":[{"content":[{"image_url":{"url":"data:x"}}]}]}"#;
-    assert_eq!(read(CHAT, image).input_estimate(), 4 + 3 + 1_600);
-    assert!(read(CHAT, image).input_bound().unwrap() > 50_000);
+    assert_eq!(read_call(CHAT, image).input_estimate(), 4 + 3 + 1_600);
+    assert!(read_call(CHAT, image).input_bound().unwrap() > 50_000);
 }
 
 #[test]
 fn what_cannot_be_understood_is_named() {
     let check = |kind, body: &str, field: Option<&str>| {
-        let error = Call::read(kind, body.as_bytes()).expect_err(body);
+        let error = super::read(kind, body.as_bytes()).expect_err(body);
         assert_eq!(error.field.as_deref(), field, "{body}: {error}");
     };
     let chat = |body: &str, field: &str| check(CHAT, body, Some(field));
@@ -173,7 +175,7 @@ fn what_cannot_be_understood_is_named() {
     chat(r#"{"model":"m","service_tier":1}"#, "service_tier");
     check(RESPONSES, r#"{"model":"m","background":true}"#, Some("background"));
     check(RESPONSES, r#"{"model":"m","background":"x"}"#, Some("background"));
-    assert!(Call::read(CHAT, b"{\"model\":\"m\",\"user\":\"\xff\"}").is_err());
+    assert!(super::read(CHAT, b"{\"model\":\"m\",\"user\":\"\xff\"}").is_err());
 }
 
 #[test]
@@ -184,15 +186,51 @@ fn deep_nesting_is_an_error() {
         for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
             let (open, close) = (open.repeat(200_000), close.repeat(200_000));
             let body = format!(r#"{{"model":"m","{member}":{open}1{close}}}"#);
-            assert!(Call::read(RESPONSES, body.as_bytes()).is_err(), "{member}");
+            assert!(super::read(RESPONSES, body.as_bytes()).is_err(), "{member}");
         }
     }
 }
 
 #[test]
+fn rewriting_changes_nothing_else() {
+    let check = |kind, body: &str, model: &str, ask: bool, expected: &str| {
+        let bytes = Bytes::copy_from_slice(body.as_bytes());
+        let rewritten = read_call(kind, body).rewrite(&bytes, Rewrite { model, ask_usage: ask, output_cap: None });
+        assert_eq!(std::str::from_utf8(&rewritten).unwrap(), expected, "{body}");
+        assert_eq!(body == expected, rewritten.as_ptr() == bytes.as_ptr(), "{body}: copied only if changed");
+    };
+    let streamed = r#" { "stream":true, "model" : "m" } "#;
+    let asked = r#" {"stream_options":{"include_usage":true}, "stream":true, "model" : "m" } "#;
+    check(CHAT, streamed, "m", false, streamed);
+    check(CHAT, streamed, "x\"y", false, r#" { "stream":true, "model" : "x\"y" } "#);
+    check(CHAT, streamed, "m", true, asked);
+    check(TEXT, streamed, "m", true, asked);
+    check(RESPONSES, streamed, "m", true, streamed);
+    check(EMBEDDING, streamed, "m", true, streamed);
+    check(CHAT, r#"{"model":"m"}"#, "m", true, r#"{"model":"m"}"#);
+    check(CHAT, r#"{"mod\u0065l":"m","x":1.0}"#, "n", true, r#"{"mod\u0065l":"n","x":1.0}"#);
+    check(CHAT, r#"{"model":"\u006d"}"#, "m", false, r#"{"model":"\u006d"}"#);
+    let options = |before: &str, after: &str| {
+        for order in
+            [r#"{"stream_options":@,"stream":true,"model":"%"}"#, r#"{"model":"%","stream":true,"stream_options":@}"#]
+        {
+            let body = order.replace('%', "m").replace('@', before);
+            check(CHAT, &body, "m", true, &order.replace('%', "m").replace('@', after));
+            check(CHAT, &body, "longer", true, &order.replace('%', "longer").replace('@', after));
+        }
+    };
+    options("null", r#"{"include_usage":true}"#);
+    options("{ }", r#"{"include_usage":true }"#);
+    options(r#"{"a":1}"#, r#"{"include_usage":true,"a":1}"#);
+    options(r#"{"a":1,"include_usage": false , "b":2}"#, r#"{"a":1,"include_usage": true , "b":2}"#);
+    options(r#"{"include_usage":null}"#, r#"{"include_usage":true}"#);
+    options(r#"{"include_usage":true,"a":1}"#, r#"{"include_usage":true,"a":1}"#);
+}
+
+#[test]
 fn thinking_is_told_in_tokens_or_not_at_all() {
     let check = |member: &str, tokens| {
-        assert_eq!(read(CHAT, &format!(r#"{{"model":"m",{member}}}"#)).thinking, tokens, "{member}");
+        assert_eq!(read_call(CHAT, &format!(r#"{{"model":"m",{member}}}"#)).thinking, tokens, "{member}");
     };
     check(r#""thinking":{"type":"enabled","budget_tokens":1024}"#, 1_024);
     check(r#""reasoning":{"max_tokens":2000,"exclude":true}"#, 2_000);
@@ -207,11 +245,11 @@ fn a_cap_is_lowered_in_place() {
     let check = |kind, body: &str, name, tokens, expected: &str| {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
         let wanted = Rewrite { model: "m", ask_usage: false, output_cap: Some((name, tokens)) };
-        let lowered = read(kind, body).rewrite(&bytes, wanted);
+        let lowered = read_call(kind, body).rewrite(&bytes, wanted);
         assert_eq!(std::str::from_utf8(&lowered).unwrap(), expected, "{body}");
-        assert_eq!(read(kind, expected).output_cap, Some(tokens), "{body}");
+        assert_eq!(read_call(kind, expected).output_cap, Some(tokens), "{body}");
         // And once more changes nothing, not even where the body is.
-        assert_eq!(read(kind, expected).rewrite(&lowered, wanted).as_ptr(), lowered.as_ptr(), "{body}");
+        assert_eq!(read_call(kind, expected).rewrite(&lowered, wanted).as_ptr(), lowered.as_ptr(), "{body}");
     };
     let (old, new, responses) = ("max_tokens", "max_completion_tokens", "max_output_tokens");
     check(CHAT, r#"{"model":"m"}"#, new, 9, r#"{"max_completion_tokens":9,"model":"m"}"#);
@@ -250,45 +288,9 @@ fn a_cap_is_lowered_in_place() {
     // Beside other edits.
     let body = Bytes::from_static(br#"{"stream":true,"max_tokens":100,"model":"m"}"#);
     let wanted = Rewrite { model: "other", ask_usage: true, output_cap: Some((new, 9)) };
-    let lowered = read(CHAT, r#"{"stream":true,"max_tokens":100,"model":"m"}"#).rewrite(&body, wanted);
+    let lowered = read_call(CHAT, r#"{"stream":true,"max_tokens":100,"model":"m"}"#).rewrite(&body, wanted);
     let expected = r#"{"stream_options":{"include_usage":true},"stream":true,"max_tokens":9,"model":"other"}"#;
     assert_eq!(std::str::from_utf8(&lowered).unwrap(), expected);
-}
-
-#[test]
-fn rewriting_changes_nothing_else() {
-    let check = |kind, body: &str, model: &str, ask: bool, expected: &str| {
-        let bytes = Bytes::copy_from_slice(body.as_bytes());
-        let rewritten = read(kind, body).rewrite(&bytes, Rewrite { model, ask_usage: ask, output_cap: None });
-        assert_eq!(std::str::from_utf8(&rewritten).unwrap(), expected, "{body}");
-        assert_eq!(body == expected, rewritten.as_ptr() == bytes.as_ptr(), "{body}: copied only if changed");
-    };
-    let streamed = r#" { "stream":true, "model" : "m" } "#;
-    let asked = r#" {"stream_options":{"include_usage":true}, "stream":true, "model" : "m" } "#;
-    check(CHAT, streamed, "m", false, streamed);
-    check(CHAT, streamed, "x\"y", false, r#" { "stream":true, "model" : "x\"y" } "#);
-    check(CHAT, streamed, "m", true, asked);
-    check(TEXT, streamed, "m", true, asked);
-    check(RESPONSES, streamed, "m", true, streamed);
-    check(EMBEDDING, streamed, "m", true, streamed);
-    check(CHAT, r#"{"model":"m"}"#, "m", true, r#"{"model":"m"}"#);
-    check(CHAT, r#"{"mod\u0065l":"m","x":1.0}"#, "n", true, r#"{"mod\u0065l":"n","x":1.0}"#);
-    check(CHAT, r#"{"model":"\u006d"}"#, "m", false, r#"{"model":"\u006d"}"#);
-    let options = |before: &str, after: &str| {
-        for order in
-            [r#"{"stream_options":@,"stream":true,"model":"%"}"#, r#"{"model":"%","stream":true,"stream_options":@}"#]
-        {
-            let body = order.replace('%', "m").replace('@', before);
-            check(CHAT, &body, "m", true, &order.replace('%', "m").replace('@', after));
-            check(CHAT, &body, "longer", true, &order.replace('%', "longer").replace('@', after));
-        }
-    };
-    options("null", r#"{"include_usage":true}"#);
-    options("{ }", r#"{"include_usage":true }"#);
-    options(r#"{"a":1}"#, r#"{"include_usage":true,"a":1}"#);
-    options(r#"{"a":1,"include_usage": false , "b":2}"#, r#"{"a":1,"include_usage": true , "b":2}"#);
-    options(r#"{"include_usage":null}"#, r#"{"include_usage":true}"#);
-    options(r#"{"include_usage":true,"a":1}"#, r#"{"include_usage":true,"a":1}"#);
 }
 
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
@@ -311,7 +313,7 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
 
 #[test]
 fn what_other_parsers_read_differently_is_refused() {
-    let refused = |body: &str| assert!(Call::read(CHAT, body.as_bytes()).is_err(), "{body}");
+    let refused = |body: &str| assert!(super::read(CHAT, body.as_bytes()).is_err(), "{body}");
     refused(r#"{"model":"m","Model":"other","messages":[]}"#);
     refused(r#"{"model":"m","MAX_TOKENS":1,"messages":[]}"#);
     refused(r#"{"model":"m","ſtream":true,"messages":[]}"#);
@@ -324,7 +326,7 @@ proptest! {
     #[test]
     fn any_bytes_are_survived(body in proptest::collection::vec(any::<u8>(), 0..200)) {
         for kind in RequestKind::ALL {
-            let _ = Call::read(kind, &body);
+            let _ = super::read(kind, &body);
         }
     }
 
@@ -341,9 +343,9 @@ proptest! {
         }
         let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
         let body = Bytes::from(text);
-        let call = Call::read(CHAT, &body).unwrap();
+        let call = super::read(CHAT, &body).unwrap();
         let rewritten = call.rewrite(&body, Rewrite { model: &upstream, ask_usage: ask, output_cap: None });
-        let again = Call::read(CHAT, &rewritten).unwrap();
+        let again = super::read(CHAT, &rewritten).unwrap();
         prop_assert_eq!(&again.model, &upstream);
         prop_assert_eq!(again.include_usage, call.include_usage || ask);
         prop_assert_eq!(again.weight, call.weight);
@@ -361,8 +363,8 @@ proptest! {
         prop_assert_eq!(serde_json::from_slice::<serde_json::Value>(&rewritten).unwrap(), value);
         // ...and without asking, the bytes around the model.
         if !ask {
-            prop_assert_eq!(&rewritten[..again.model_at.start], &body[..call.model_at.start]);
-            prop_assert_eq!(&rewritten[again.model_at.end..], &body[call.model_at.end..]);
+            prop_assert_eq!(&rewritten[..again.seams.model_at[0].start], &body[..call.seams.model_at[0].start]);
+            prop_assert_eq!(&rewritten[again.seams.model_at[0].end..], &body[call.seams.model_at[0].end..]);
         }
     }
 }
