@@ -15,6 +15,7 @@ use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
+use tollgate::governance::catalog::{Catalog, Mode};
 use tollgate::governance::edit::Edit;
 use tollgate::governance::entity::{
     Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, PricingOverride, Provider, ProviderConfig,
@@ -22,7 +23,7 @@ use tollgate::governance::entity::{
 };
 use tollgate::governance::judge::Admission;
 use tollgate::governance::money::{Nanos, Rate};
-use tollgate::governance::pricing::{Catalog, Price, Prices};
+use tollgate::governance::pricing::Price;
 use tollgate::governance::request::{Dialect, RequestKind};
 use tollgate::governance::route::{self, Asked};
 use tollgate::governance::time::{Span, Timestamp, Window};
@@ -197,14 +198,14 @@ fn provider() -> Provider {
 }
 
 fn list_price() -> Price {
-    let standard = Prices {
-        input: Some(Rate::new(2_500_000)),
-        cache_read: Some(Rate::new(1_250_000)),
-        output: Some(Rate::new(10_000_000)),
-        ..Prices::default()
-    };
-    let long = Prices { input: Some(Rate::new(5_000_000)), ..Prices::default() };
-    Price { standard, long_context: vec![(272_000, long)], ..Price::default() }
+    Price::named([
+        ("input_cost_per_token", Rate::new(2_500_000)),
+        ("cache_read_input_token_cost", Rate::new(1_250_000)),
+        ("output_cost_per_token", Rate::new(10_000_000)),
+        ("input_cost_per_token_above_272k_tokens", Rate::new(5_000_000)),
+        ("input_cost_per_token_priority", Rate::new(5_000_000)),
+        ("search_context_cost_per_query", Rate::new(10_000_000_000)),
+    ])
 }
 
 fn house(keys: usize, limits: usize, windows: Windows) -> State {
@@ -214,7 +215,7 @@ fn house(keys: usize, limits: usize, windows: Windows) -> State {
 fn house_with(journal: Option<Arc<dyn Journal>>, keys: usize, limits: usize, windows: Windows) -> State {
     let state = State::with_journal(Clock::System, KeyHasher::new(&[7; 32]), 1 << 26, journal);
     let mut catalog = Catalog::default();
-    catalog.insert("openai", MODEL, list_price());
+    catalog.insert("openai", MODEL, Some(Mode::Chat), list_price());
     let mut edits = vec![Edit::Provider(Arc::new(provider())), Edit::Catalog(Arc::new(catalog))];
     edits.extend((0..keys).map(|number| {
         let digest = state.hasher.digest(credential_of(number).as_bytes());
@@ -468,14 +469,19 @@ fn price() {
     let price = list_price();
     let usage = Usage { input: 251, output: 132, ..Usage::default() };
     group.line("cost of input and output", || {
-        black_box(price.cost(black_box(&usage)));
+        black_box(price.cost(RequestKind::ChatCompletion, black_box(&usage)));
     });
     let usage = Usage { cache_read: 1_024, cache_write: 64, tier: ServiceTier::Priority, input: 300_000, ..usage };
     group.line("cost with caches, another tier, long context", || {
-        black_box(price.cost(black_box(&usage)));
+        black_box(price.cost(RequestKind::ChatCompletion, black_box(&usage)));
     });
     group.line("find the price in the catalogue", || {
-        black_box(snapshot.view.catalog.find(black_box("openai"), black_box(MODEL)));
+        black_box(snapshot.view.catalog.find(
+            black_box("openai"),
+            black_box(MODEL),
+            MODEL,
+            RequestKind::ChatCompletion,
+        ));
     });
     price_of_target(&mut group);
     state.expectations.learn("openai", MODEL, 100);

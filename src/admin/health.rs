@@ -1,6 +1,7 @@
 //! What monitors ask: alive, ready, and the numbers.
 
 use super::Admin;
+use crate::telemetry::PriceStanding;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -31,6 +32,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
             "snapshot": { "ok": true, "virtual_keys": admin.state.snapshot().view.callers().len() },
             "ledger": ledger,
             "config_reload": reload(admin.reload.failing()),
+            "prices": prices(&admin.prices.standing()),
         },
     });
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body)).into_response()
@@ -41,6 +43,16 @@ fn reload(failing: Option<String>) -> Value {
         None => json!({ "ok": true }),
         Some(why) => json!({ "ok": false, "error": why }),
     }
+}
+
+/// Prices that could not be refreshed are shown and change nothing, because those before hold.
+fn prices(standing: &PriceStanding) -> Value {
+    let PriceStanding { source, hash, models, failing } = standing;
+    let mut shown = json!({ "ok": failing.is_none(), "source": source, "sha256": hash, "models": models });
+    if let Some(why) = failing {
+        shown["error"] = json!(why);
+    }
+    shown
 }
 
 /// `GET /metrics`, in Prometheus' text format.

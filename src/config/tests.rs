@@ -1,10 +1,12 @@
 //! Every mistake is found at once, at its place; every key is documented in `config/full.yaml`.
 
+use super::prices::PriceSource;
 use super::*;
 use crate::governance::entity::ClientConfig;
 use crate::governance::judge::Admission;
 use crate::governance::money::Nanos;
 use crate::governance::pricing::UnknownModel;
+use crate::governance::request::RequestKind;
 use crate::governance::usage::Usage;
 use crate::governance::view::{Slots, View};
 use crate::wire::provider as wire;
@@ -176,9 +178,10 @@ fn settings_are_checked() {
         "governance: { customers: [{ id: a, name: x }, { id: a, name: y }] }",
         "t.yaml:1:47: governance.customers[1]: is declared twice: another entry has the same id or name",
     );
+    check("pricing: { refresh: 59m }", "t.yaml:1:12: pricing.refresh: must be 1h or more");
     check(
-        "pricing: { catalog: \"https://x/y.json\" }",
-        "t.yaml:1:12: pricing.catalog: a URL is not available in this version; use 'builtin' or a file",
+        "pricing: { catalog: \"http://x/y.json\" }",
+        "t.yaml:1:12: pricing.catalog: must begin with https://: whoever can change prices on the way can empty budgets",
     );
     check(
         "governance:\n  virtual_keys:\n    - name: a\n      budget: { max_limit: 0, reset_duration: 1d }",
@@ -352,6 +355,12 @@ fn a_password_from_the_environment_is_in_no_fault() {
 
 #[test]
 fn models_without_a_price_get_what_the_file_says() {
+    let pricing = |text: &str| parse(text).unwrap().pricing;
+    let remote = pricing("pricing: { catalog: \"https://x.example/y.json\", refresh: 1h }");
+    assert_eq!(remote.source, PriceSource::Url("https://x.example/y.json".to_owned()));
+    assert!(remote.table.is_none() && remote.refresh.as_secs() == 3_600);
+    let built_in = pricing("");
+    assert!(built_in.source == PriceSource::BuiltIn && built_in.table.is_some_and(|table| table.is_built_in()));
     let policy = |text: &str| parse(text).unwrap().policy.unknown_model;
     assert_eq!(policy(""), UnknownModel::Refuse);
     assert_eq!(policy("pricing: { unknown_model: free }"), UnknownModel::Free);
@@ -360,7 +369,10 @@ fn models_without_a_price_get_what_the_file_says() {
     else {
         panic!("prices were given")
     };
-    assert_eq!(price.cost(&Usage { input: 10, output: 10, ..Usage::default() }), Nanos::new(30_000));
+    assert_eq!(
+        price.cost(RequestKind::ChatCompletion, &Usage { input: 10, output: 10, ..Usage::default() }),
+        Nanos::new(30_000)
+    );
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The core: who may spend what. Pure: no I/O, no async, no clock, no float, no global.
 #![deny(clippy::float_arithmetic)]
 
+pub mod catalog;
 pub mod cel;
+pub mod charge;
 pub mod edit;
 pub mod entity;
 pub mod judge;

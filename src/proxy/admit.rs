@@ -1,5 +1,6 @@
 //! Holding: what an attempt is expected to cost, set aside at every limit before a byte is sent.
 
+use crate::governance::charge;
 use crate::governance::judge::Admission;
 use crate::governance::money::Nanos;
 use crate::governance::pricing::Price;
@@ -28,6 +29,8 @@ pub(super) struct Admitted {
     pub(super) hold: Hold,
     /// Absent: the model has no price and costs nothing here.
     pub(super) price: Option<Arc<Price>>,
+    /// Whether the provider is believed when it says what the call cost.
+    pub(super) believed: bool,
     /// What it will probably use.
     pub(super) expected: Usage,
     /// What it can come to at the very most, if the provider keeps to what it is asked for.
@@ -55,12 +58,13 @@ pub(super) fn admit(
     // No call may be able to cost more than this, whatever is left.
     let cap = Room { money: policy.request_cost_max.map_or(i64::MAX, Nanos::get), ..Room::UNBOUNDED };
     let (usage, held) = match admission {
-        Admission::Remaining => (expected, spend(price.as_deref(), &expected)),
+        Admission::Remaining => (expected, spend(price.as_deref(), call.kind, &expected)),
         Admission::NeverExceed if cap.takes(most.1) => most,
         Admission::NeverExceed => bound.within(cap),
     };
-    let reaches = if admission == Admission::Remaining { most.1 } else { held };
-    if let Some(max) = policy.request_cost_max.filter(|_| !cap.takes(reaches)) {
+    // What is asked of the provider can come to this.
+    let reach = if admission == Admission::Remaining { most } else { (usage, held) };
+    if let Some(max) = policy.request_cost_max.filter(|_| !cap.takes(reach.1)) {
         return Err(too_costly(&bound, max));
     }
     let tag = CallTag {
@@ -74,18 +78,20 @@ pub(super) fn admit(
         price: price.clone(),
     };
     let (config, upstream_model) = (target.config, &*target.upstream_model);
-    let ask = Ask { caller, config, upstream_model, usage, spend: held, bound: most, tag };
+    let ask = Ask { caller, config, upstream_model, usage, spend: held, bound: reach, tag };
     let hold =
         state.admit_less(snapshot, ask, |room| bound.within(Room { money: room.money.min(cap.money), ..room }))?;
     let (usage, held) = hold.estimate();
+    let believed = target.provider.reports_cost(target.key.as_deref());
     Ok(match admission {
-        Admission::Remaining => Admitted { hold, price, expected, bound: most, admission, lowered: None },
+        Admission::Remaining => Admitted { hold, price, believed, expected, bound: most, admission, lowered: None },
         Admission::NeverExceed => Admitted {
             lowered: (usage.output < most.0.output).then(|| bound.of_each(usage.output)),
             bound: (usage, held),
             expected: Usage { output: expected.output.min(usage.output), ..expected },
             hold,
             price,
+            believed,
             admission,
         },
     })
@@ -98,15 +104,16 @@ fn too_costly(bound: &Bound<'_>, max: Nanos) -> Refusal {
 }
 
 /// What usage comes to.
-pub(super) fn spend(price: Option<&Price>, usage: &Usage) -> Spend {
+pub(super) fn spend(price: Option<&Price>, kind: RequestKind, usage: &Usage) -> Spend {
     let tokens = i64::try_from(usage.total()).unwrap_or(SPEND_MAX).min(SPEND_MAX);
-    let cost = price.map(|price| price.cost(usage)).unwrap_or_default();
+    let cost = charge::cost(price, kind, usage);
     Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens }
 }
 
 /// The most that a call can come to: its bytes or the model's window, its cap or what the model can write, all
 /// at the dearest rate. Its output can be lowered; its input is what it is.
 struct Bound<'a> {
+    kind: RequestKind,
     price: Option<&'a Price>,
     input: u64,
     choices: u64,
@@ -120,7 +127,7 @@ impl<'a> Bound<'a> {
     /// `least` tokens are worth asking for; what the call thinks before it writes comes on top.
     fn of(call: &Call, price: Option<&'a Price>, least: u64) -> Bound<'a> {
         if is_free(call.kind) {
-            return Bound { price, input: 0, choices: 1, allowed: 0, lowered_max: 0, lowered_min: 0 };
+            return Bound { price, kind: call.kind, input: 0, choices: 1, allowed: 0, lowered_max: 0, lowered_min: 0 };
         }
         let window = price.and_then(|price| price.input_tokens_max);
         let whole = window.unwrap_or(TOKENS_UNKNOWN_MAX);
@@ -134,14 +141,14 @@ impl<'a> Bound<'a> {
         let lowered_min = least.saturating_add(call.thinking).min(allowed);
         // Providers refuse a cap above what the model can write. Where nobody knows that, one is not guessed.
         let lowered_max = if known.is_some() { allowed } else { allowed.min(OUTPUT_UNKNOWN).max(lowered_min) };
-        Bound { price, input, choices: call.choices.max(1), allowed, lowered_max, lowered_min }
+        Bound { kind: call.kind, price, input, choices: call.choices.max(1), allowed, lowered_max, lowered_min }
     }
 
     /// What the call can use and cost if each answer has so many tokens.
     fn at(&self, output: u64) -> (Usage, Spend) {
         let usage = Usage::estimated(self.input, output.saturating_mul(self.choices));
-        let Spend { tokens, .. } = spend(None, &usage);
-        let cost = self.price.map(|price| price.cost_bound(usage.input, usage.output)).unwrap_or_default();
+        let Spend { tokens, .. } = spend(None, self.kind, &usage);
+        let cost = self.price.map(|price| price.cost_bound(self.kind, &usage)).unwrap_or_default();
         (usage, Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens })
     }
 

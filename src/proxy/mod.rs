@@ -8,6 +8,7 @@ mod admit;
 mod call;
 mod dial;
 mod exchange;
+mod fetch;
 mod forward;
 mod guard;
 mod identify;
@@ -16,6 +17,8 @@ mod resolve;
 mod respond;
 mod settle;
 mod through;
+
+pub use fetch::{FetchError, Fetcher};
 
 use crate::governance::entity::{BODY_BYTES_MAX, ClientConfig};
 use crate::governance::refusal::Refusal;

@@ -1,7 +1,9 @@
 //! The end of every attempt: usage becomes money, and the hold becomes an entry.
 
 use super::admit::{Admitted, spend};
+use crate::governance::charge::{self, Reported};
 use crate::governance::judge::Admission;
+use crate::governance::money::Nanos;
 use crate::governance::pricing::Price;
 use crate::governance::request::RequestKind;
 use crate::governance::usage::{Source, Usage};
@@ -40,7 +42,7 @@ pub(super) fn settle(state: &State, metrics: &Metrics, call: &Call, admitted: Ad
             return admitted.hold.release(ending);
         }
         End::Answered { ending, reading } => {
-            let (usage, spend) = charged(call, reading, &admitted);
+            let (usage, spend) = charged(metrics, call, reading, &admitted);
             (ending, usage, spend)
         }
     };
@@ -77,9 +79,25 @@ pub(super) fn settle(state: &State, metrics: &Metrics, call: &Call, admitted: Ad
     hold.settle(ending, usage, spend);
 }
 
+/// What the provider reports to have charged, if it can be so.
+fn believable(metrics: &Metrics, call: &Call, provider: &str, price: Option<&Price>, usage: &Usage) -> Option<Nanos> {
+    match charge::reported(price, call.kind, usage) {
+        Reported::Not => None,
+        Reported::Plausible(cost) => {
+            metrics.reported(provider, "charged");
+            Some(cost)
+        }
+        Reported::Absurd(cost) => {
+            metrics.reported(provider, "absurd");
+            tracing::warn!(provider, reported = %cost, "the provider reports an absurd cost; charged by the price table");
+            None
+        }
+    }
+}
+
 /// The usage to charge and what it comes to: the provider's if it told one that can be, what was held if it told
 /// nonsense, and else an estimate from what was sent and delivered.
-fn charged(call: &Call, reading: &Reading, admitted: &Admitted) -> (Usage, Spend) {
+fn charged(metrics: &Metrics, call: &Call, reading: &Reading, admitted: &Admitted) -> (Usage, Spend) {
     let price = admitted.price.as_deref();
     let expected = admitted.expected;
     // The provider was told where to stop; what we count as more is our own error.
@@ -87,7 +105,9 @@ fn charged(call: &Call, reading: &Reading, admitted: &Admitted) -> (Usage, Spend
     let estimate = |output: u64| Usage::estimated(expected.input, output.min(most));
     let usage = match (&reading.usage, &reading.garbage) {
         // Something was written, so "nothing" is not the truth.
-        (Some(usage), _) if usage.total() == 0 && reading.delivered_tokens > 0 => estimate(reading.delivered_tokens),
+        (Some(usage), _) if usage.total() == 0 && reading.delivered_tokens > 0 => {
+            Usage { reported_cost: usage.reported_cost, ..estimate(reading.delivered_tokens) }
+        }
         (Some(usage), _) if plausible(call, usage, price) => *usage,
         (Some(_), _) | (None, Some(_)) => return admitted.hold.estimate(),
         // Of an answer that is not streamed the provider has probably written all, and nobody will tell
@@ -95,7 +115,10 @@ fn charged(call: &Call, reading: &Reading, admitted: &Admitted) -> (Usage, Spend
         (None, None) if !call.stream => estimate(expected.output.max(reading.delivered_tokens)),
         (None, None) => estimate(reading.delivered_tokens),
     };
-    (usage, spend(price, &usage))
+    let provider = &admitted.hold.tag().provider;
+    let reported_cost = if admitted.believed { believable(metrics, call, provider, price, &usage) } else { None };
+    let usage = Usage { reported_cost, ..usage };
+    (usage, spend(price, call.kind, &usage))
 }
 
 /// Usage beyond the model's own bounds is a fault of the one who counted.
@@ -108,4 +131,42 @@ fn plausible(call: &Call, usage: &Usage, price: Option<&Price>) -> bool {
     let choices = call.choices.max(1);
     usage.input_total() <= window.unwrap_or(TOKENS_SANE_MAX).saturating_mul(choices)
         && usage.output_total() <= output.unwrap_or(TOKENS_SANE_MAX).saturating_mul(choices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::governance::money::Rate;
+    use crate::provider::{Door, dialect, read_call};
+
+    #[test]
+    fn a_reported_cost_is_charged_within_reason() {
+        let body = br#"{"model": "openrouter/m", "messages": [{"role": "user", "content": "hi"}]}"#;
+        let (_, Some(Door::Call(route))) = dialect::path::read("/v1/chat/completions") else {
+            panic!("chats are served")
+        };
+        let call = read_call(&route, body).unwrap();
+        let price = Price::named([("input_cost_per_token", Rate::new(1_000_000))]);
+        let metrics = Metrics::new();
+        let check = |nanos: i64, charged: Option<i64>| {
+            let usage = Usage { input: 1_000, reported_cost: Some(Nanos::new(nanos)), ..Usage::default() };
+            let believed = believable(&metrics, &call, "openrouter", Some(&price), &usage);
+            assert_eq!(believed, charged.map(Nanos::new), "{nanos}");
+            let usage = Usage { reported_cost: believed, ..usage };
+            // What is not believed is charged by the table: 1,000 × 1,000 nanos.
+            assert_eq!(spend(Some(&price), call.kind, &usage).cost.get(), charged.unwrap_or(1_000_000), "{nanos}");
+        };
+        check(777, Some(777));
+        check(0, None);
+        check(-1, None);
+        // Ten times what is expected, and a dollar of fees.
+        check(1_010_000_000, Some(1_010_000_000));
+        check(1_010_000_001, None);
+        let counted = metrics.render();
+        for (outcome, times) in [("charged", 2), ("absurd", 1)] {
+            let line =
+                format!("tollgate_reported_costs_total{{outcome=\"{outcome}\",provider=\"openrouter\"}} {times}\n");
+            assert!(counted.contains(&line), "{counted}");
+        }
+    }
 }

@@ -61,9 +61,10 @@ impl State {
         let mut hold = Hold::new(outbox, clock, self.ids.next(), ask.tag, whole);
         let (provider, model) = (&hold.tag().provider, &hold.tag().model);
         let limits = snapshot.view.limits(ask.caller, ask.config, provider, model, ask.upstream_model);
-        let gates = Gates::of(snapshot, &limits, now);
         for _ in 0..RACES_MAX {
             let mut offer = whole;
+            // Looked up each time: a window may have ended meanwhile.
+            let gates = Gates::of(snapshot, &limits, now);
             if !gates.admit(offer.1) {
                 if gates.admission == Admission::NeverExceed {
                     offer = fit(gates.room());

@@ -44,6 +44,14 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     /// `tollgate_config_last_reload_successful`: 0 while the newest reload was refused.
     pub reload_good: IntGauge,
+    /// `tollgate_price_refreshes_total{outcome}`: looks at the price table's file or URL: `changed`, `unchanged`, `failed`.
+    pub price_refreshes: IntCounterVec,
+    /// `tollgate_price_last_refresh_successful`: 0 while the newest look failed, and the prices before hold.
+    pub price_good: IntGauge,
+    /// `tollgate_prices`: list prices in force.
+    pub price_models: IntGauge,
+    /// `tollgate_reported_costs_total{provider,outcome}`: costs that providers told, `charged` or `absurd`.
+    reported: IntCounterVec,
     /// `tollgate_admin_auth_failures_total`: requests to the admin listener with a token or password that is none.
     pub admin_auth_failures: IntCounter,
 }
@@ -90,10 +98,23 @@ impl Metrics {
             ledger_failures: counter("tollgate_ledger_failures_total", "Ledger batches the store did not take."),
             reloads: counters("tollgate_config_reloads_total", "Config reloads by outcome.", &["outcome"]),
             reload_good: gauge("tollgate_config_last_reload_successful", "0 while the newest reload was refused."),
+            price_refreshes: counters(
+                "tollgate_price_refreshes_total",
+                "Looks at the price table's source by outcome.",
+                &["outcome"],
+            ),
+            price_good: gauge("tollgate_price_last_refresh_successful", "0 while the prices could not be refreshed."),
+            price_models: gauge("tollgate_prices", "List prices in force."),
+            reported: counters(
+                "tollgate_reported_costs_total",
+                "Costs that providers told, by what became of them.",
+                &["provider", "outcome"],
+            ),
             admin_auth_failures: counter("tollgate_admin_auth_failures_total", "Wrong tokens and passwords."),
             registry: registry.clone(),
         };
         metrics.reload_good.set(1);
+        metrics.price_good.set(1);
         metrics
     }
 
@@ -141,6 +162,10 @@ impl Metrics {
 
     pub fn unpriced(&self, provider: &str) {
         self.unpriced.with_label_values(&[provider]).inc();
+    }
+
+    pub fn reported(&self, provider: &str, outcome: &str) {
+        self.reported.with_label_values(&[provider, outcome]).inc();
     }
 
     /// Counts what a provider billed beyond the bound that it was given.

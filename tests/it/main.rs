@@ -20,6 +20,7 @@ mod governed;
 mod house;
 mod money;
 mod odd;
+mod prices;
 mod raw;
 mod refusals;
 mod sdk;

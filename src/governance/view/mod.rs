@@ -10,6 +10,7 @@ mod overrides;
 #[cfg(test)]
 mod tests;
 
+use super::catalog::Catalog;
 use super::edit::{Applied, Edit, EntryKey};
 use super::entity::{
     BasicAuth, ClientConfig, Customer, ModelConfig, PricingOverride, Provider, ProviderKey, ProviderLimits,
@@ -18,7 +19,7 @@ use super::entity::{
 use super::judge::Admission;
 use super::model_name;
 use super::money::Nanos;
-use super::pricing::{Catalog, UnknownModel};
+use super::pricing::UnknownModel;
 use super::request::RequestKind;
 use super::time::Timestamp;
 use imbl::shared_ptr::DefaultSharedPtr;

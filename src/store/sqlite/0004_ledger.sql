@@ -25,10 +25,11 @@ CREATE TABLE ledger_charge_limits (
     PRIMARY KEY (limit_id, measure, charge)
 ) STRICT, WITHOUT ROWID;
 
--- The prices that calls were charged by, each combination once, in trillionths of a dollar for one unit.
+-- The prices that calls were charged by, those of one model together and each combination once, in trillionths of
+-- a dollar for one unit.
 CREATE TABLE ledger_prices (
-    id    INTEGER PRIMARY KEY,
-    rates TEXT NOT NULL UNIQUE -- JSON object: by the name of a column of the ledger, or of a member of its `other`
+    id     INTEGER PRIMARY KEY,
+    prices TEXT NOT NULL UNIQUE -- JSON object: by the names of LiteLLM's price table
 ) STRICT;
 
 ALTER TABLE ledger ADD COLUMN account INTEGER; -- NULL in none that this version writes

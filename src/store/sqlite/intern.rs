@@ -5,11 +5,10 @@
 //! must `forget`.
 
 use super::row::{execute, find, json};
-use crate::governance::money::Rate;
+use crate::governance::pricing::Price;
 use crate::governance::view::LimitKey;
 use crate::state::outbox::{CallTag, Entry};
 use crate::store::StoreError;
-use crate::store::question::PRICED;
 use rusqlite::{Transaction, params};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ pub(super) const MODELS_MAX: i64 = 1_000;
 pub(super) struct Interned {
     accounts: HashMap<Account, i64>,
     charges: HashMap<String, i64>,
-    prices: HashMap<[Rate; PRICED.len()], i64>,
+    prices: HashMap<Arc<Price>, i64>,
     /// The first combination of limits that is new in this transaction.
     first_new_charge: Option<i64>,
     text: String,
@@ -70,22 +69,23 @@ impl Interned {
         Ok(number)
     }
 
-    /// The rates that the entry was charged by; absent if it has no price.
+    /// What the entry was charged by; absent if it has no price.
     pub(super) fn price(&mut self, tx: &Transaction<'_>, entry: &Entry) -> Result<Option<i64>, StoreError> {
-        let Some(rates) = entry.tag.price.as_ref().map(|price| price.applied(&entry.usage)) else { return Ok(None) };
-        if let Some(known) = self.prices.get(&rates) {
+        let Some(price) = &entry.tag.price else { return Ok(None) };
+        if let Some(known) = self.prices.get(price) {
             return Ok(Some(*known));
         }
-        let named: BTreeMap<&str, u64> = PRICED.into_iter().zip(rates.map(Rate::get)).collect();
+        let named: BTreeMap<String, u64> =
+            price.fields().iter().map(|(field, rate)| (field.name(), rate.get())).collect();
         let text = json(&named);
-        let number = match find(tx, "SELECT id FROM ledger_prices WHERE rates = ?1", [&text])? {
+        let number = match find(tx, "SELECT id FROM ledger_prices WHERE prices = ?1", [&text])? {
             Some(known) => known,
             None => {
-                execute(tx, "INSERT INTO ledger_prices (rates) VALUES (?1)", [&text])?;
+                execute(tx, "INSERT INTO ledger_prices (prices) VALUES (?1)", [&text])?;
                 tx.last_insert_rowid()
             }
         };
-        self.prices.insert(rates, number);
+        self.prices.insert(Arc::clone(price), number);
         Ok(Some(number))
     }
 

@@ -105,7 +105,7 @@ fn history(seed: u64) -> Result<(), String> {
 #[test]
 fn no_history_breaks_a_promise() {
     let number = |name: &str, usual: u64| std::env::var(name).map_or(usual, |text| text.parse().unwrap());
-    let (count, first) = (number("TOLLGATE_SIMULATIONS", 800), number("TOLLGATE_SIMULATION_SEED", 1));
+    let (count, first) = (number("TOLLGATE_SIMULATIONS", 500), number("TOLLGATE_SIMULATION_SEED", 1));
     for seed in first..first + count {
         let played = catch_unwind(AssertUnwindSafe(|| history(seed)));
         let played = played.unwrap_or_else(|_| Err("it panicked".to_owned()));
