@@ -1,4 +1,6 @@
 //! The program as an operator meets it: its exit codes, its signals, its words.
+//!
+//! `TOLLGATE_TEST_BINARY` names another program than the one just built: a release, say.
 
 use crate::fake::answers::{Good, LONG_STREAM_END, error_first, long_stream, only, status};
 use crate::fake::{Fake, Gate, Step};
@@ -12,7 +14,8 @@ use std::time::Duration;
 pub const KEY: &str = "sk-bf-11111111-2222-4333-8444-555555555555";
 
 pub fn tollgate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    let binary = std::env::var_os("TOLLGATE_TEST_BINARY");
+    let mut command = Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_tollgate").into()));
     command.env_remove("TOLLGATE_CONFIG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
