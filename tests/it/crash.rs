@@ -42,7 +42,8 @@ impl Books {
             let number: i64 = ledger.query_row(sql, (), |row| row.get(0)).unwrap();
             u64::try_from(number).unwrap()
         };
-        let of = |what: &str, which: &str| number(&format!("SELECT ifnull({what}, 0) FROM ledger WHERE {which}"));
+        let of =
+            |what: &str, which: &str| number(&format!("SELECT ifnull({what}, 0) FROM ledger_entries WHERE {which}"));
         Books {
             entries: of("count(*)", "1"),
             cost: of("sum(cost_nanos)", "1"),

@@ -10,6 +10,7 @@ mod charge;
 mod copy;
 mod correction;
 mod declared;
+mod doubt;
 mod intern;
 mod ledger;
 mod limits;
