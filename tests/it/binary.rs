@@ -74,7 +74,7 @@ pub struct Served {
     pub dir: Dir,
 }
 
-fn config_text(provider: &str, dir: &Dir, proxy: u16, admin: u16, limit: &str) -> String {
+pub fn config_text(provider: &str, dir: &Dir, proxy: u16, admin: u16, limit: &str) -> String {
     let dir = dir.path().display();
     format!(
         "server:\n  listen: [\"127.0.0.1:{proxy}\"]\n  threads: 1\n  upgrade_socket: {dir}/upgrade.sock\n  grace_period: 15s\n\
@@ -163,7 +163,7 @@ impl Served {
         self.program.signal("HUP");
     }
 
-    async fn readyz(&self) -> Reply {
+    pub async fn readyz(&self) -> Reply {
         Reply::read(self.http.get(format!("{}/readyz", self.admin)).send().await.unwrap()).await
     }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking, and most of what is here are helpers of tests")]
 
 mod authority;
+mod bad_days;
 mod binary;
 mod bodies;
 mod crash;
