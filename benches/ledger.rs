@@ -138,7 +138,7 @@ fn call(state: &State, hand: &AtomicI64, value: &str, number: usize, at: i64) ->
     };
     let (input, output) = (200 + number as u64 % 3_000, 50 + number as u64 % 700);
     let usage = Usage { input, cache_read: number as u64 % 5 * 100, output, ..Usage::default() };
-    let spend = Spend { cost: Nanos::new((input * 2_500 + output * 10_000) as i64), tokens: (input + output) as i64 };
+    let spend = Spend { cost: Nanos::new((input * 2_500 + output * 10_000) as i64), tokens: usage.total() as i64 };
     let bound = (usage, spend);
     let ask = Ask { caller: Some(caller), config: Some(0), upstream_model: model, usage, spend, bound, tag };
     let mut hold = state.admit(&snapshot, ask).map_err(|refusal| format!("{refusal:?}"))?;
