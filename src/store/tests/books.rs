@@ -239,10 +239,23 @@ fn by_model(sums: &LedgerSums) -> BTreeMap<(String, &str), (i64, i64)> {
 #[derive(Debug, Clone)]
 enum Step {
     Later(i64),
-    Admit { which: usize, model: usize, cost: i64, early: i64 },
-    Settle { which: usize, odd: bool },
+    /// The clock is set back.
+    Earlier(i64),
+    Admit {
+        which: usize,
+        model: usize,
+        cost: i64,
+        early: i64,
+    },
+    Settle {
+        which: usize,
+        odd: bool,
+    },
     Flush(usize),
-    Correct { which: usize, cost: i64 },
+    Correct {
+        which: usize,
+        cost: i64,
+    },
     Restart(usize),
     MadeAgain,
     TakenOver,
@@ -255,6 +268,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let admit = admit.prop_map(|(which, model, cost, early)| Step::Admit { which, model, cost, early });
     prop_oneof![
         4 => prop_oneof![1..3_000i64, 1..HOUR, 1..(2 * DAY)].prop_map(Step::Later),
+        1 => prop_oneof![1..3_000i64, 1..(2 * DAY)].prop_map(Step::Earlier),
         8 => admit,
         7 => (any::<usize>(), prop::bool::weighted(0.05)).prop_map(|(which, odd)| Step::Settle { which, odd }),
         4 => (1..20usize).prop_map(Step::Flush),
@@ -271,6 +285,10 @@ fn run(world: &mut World, step: &Step) {
     match *step {
         Step::Later(millis) => {
             world.now += millis;
+            world.turn_clocks();
+        }
+        Step::Earlier(millis) => {
+            world.now -= millis;
             world.turn_clocks();
         }
         Step::Admit { which, model, cost, early } => world.admit(which, model, cost, early),
