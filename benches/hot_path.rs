@@ -15,19 +15,21 @@ use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
+use tollgate::governance::catalog::{Catalog, Mode};
 use tollgate::governance::edit::Edit;
 use tollgate::governance::entity::{
     Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, PricingOverride, Provider, ProviderConfig,
     ProviderKey, Quota, RateLimit, VirtualKey, Weight,
 };
+use tollgate::governance::judge::Admission;
 use tollgate::governance::money::{Nanos, Rate};
-use tollgate::governance::pricing::{Catalog, Price, Prices};
+use tollgate::governance::pricing::Price;
 use tollgate::governance::request::RequestKind;
 use tollgate::governance::route;
 use tollgate::governance::time::{Span, Timestamp, Window};
 use tollgate::governance::usage::{ServiceTier, Usage};
-use tollgate::governance::view::{Caller, LimitKey};
-use tollgate::provider::{Call, Out, Reader};
+use tollgate::governance::view::{Caller, LimitKey, Policy};
+use tollgate::provider::{Call, Out, Reader, Rewrite};
 use tollgate::state::clock::Clock;
 use tollgate::state::digest::KeyHasher;
 use tollgate::state::hold::Spend;
@@ -196,14 +198,14 @@ fn provider() -> Provider {
 }
 
 fn list_price() -> Price {
-    let standard = Prices {
-        input: Some(Rate::new(2_500_000)),
-        cache_read: Some(Rate::new(1_250_000)),
-        output: Some(Rate::new(10_000_000)),
-        ..Prices::default()
-    };
-    let long = Prices { input: Some(Rate::new(5_000_000)), ..Prices::default() };
-    Price { standard, long_context: vec![(272_000, long)], ..Price::default() }
+    Price::named([
+        ("input_cost_per_token", Rate::new(2_500_000)),
+        ("cache_read_input_token_cost", Rate::new(1_250_000)),
+        ("output_cost_per_token", Rate::new(10_000_000)),
+        ("input_cost_per_token_above_272k_tokens", Rate::new(5_000_000)),
+        ("input_cost_per_token_priority", Rate::new(5_000_000)),
+        ("search_context_cost_per_query", Rate::new(10_000_000_000)),
+    ])
 }
 
 fn house(keys: usize, limits: usize, windows: Windows) -> State {
@@ -213,7 +215,7 @@ fn house(keys: usize, limits: usize, windows: Windows) -> State {
 fn house_with(journal: Option<Arc<dyn Journal>>, keys: usize, limits: usize, windows: Windows) -> State {
     let state = State::with_journal(Clock::System, KeyHasher::new(&[7; 32]), 1 << 26, journal);
     let mut catalog = Catalog::default();
-    catalog.insert("openai", MODEL, list_price());
+    catalog.insert("openai", MODEL, Some(Mode::Chat), list_price());
     let mut edits = vec![Edit::Provider(Arc::new(provider())), Edit::Catalog(Arc::new(catalog))];
     edits.extend((0..keys).map(|number| {
         let digest = state.hasher.digest(credential_of(number).as_bytes());
@@ -285,7 +287,7 @@ fn read() {
         });
         let call = Call::read(kind, &body).expect("the body is sound");
         group.line(&format!("rewrite it: another model, usage asked for, {name}"), || {
-            black_box(call.rewrite(&body, MODEL, true));
+            black_box(call.rewrite(&body, Rewrite { model: MODEL, ask_usage: true, output_cap: None }));
         });
     }
 }
@@ -351,6 +353,7 @@ fn admit() {
             took
         });
     }
+    never_exceeded(&mut group);
     for (name, other) in [("2 threads, cells of their own", 1), ("2 threads on the same cells", 0)] {
         let state = house(10, 6, Windows::Rolling);
         let snapshot = state.snapshot();
@@ -377,6 +380,26 @@ fn admit() {
         });
     }
     journalled();
+}
+
+/// Under the policy that never exceeds: a look at all of them more, and sums that have to fit.
+fn never_exceeded(group: &mut Group) {
+    let state = house(10, 6, Windows::Rolling);
+    let policy = Policy { admission: Admission::NeverExceed, ..Policy::default() };
+    let edits = vec![Edit::Policy(policy)];
+    let Ok(()) = state.change(&HashMap::new(), |_| Ok::<_, Infallible>((edits, ())), |_, _, _, ()| Ok(()));
+    let snapshot = state.snapshot();
+    let caller = caller(&state, &snapshot, 0);
+    let tag = tag(&state, &caller);
+    group.batches("hold and settle, 6 limits, never exceeded", 1, |operations| {
+        let began = Instant::now();
+        for _ in 0..operations {
+            hold(&state, &snapshot, &caller, &tag);
+        }
+        let took = began.elapsed();
+        drain(&state);
+        took
+    });
 }
 
 /// The same with and without a journal. As in service, what is settled is written after a while, and its slots
@@ -436,14 +459,19 @@ fn price() {
     let price = list_price();
     let usage = Usage { input: 251, output: 132, ..Usage::default() };
     group.line("cost of input and output", || {
-        black_box(price.cost(black_box(&usage)));
+        black_box(price.cost(RequestKind::ChatCompletion, black_box(&usage)));
     });
     let usage = Usage { cache_read: 1_024, cache_write: 64, tier: ServiceTier::Priority, input: 300_000, ..usage };
     group.line("cost with caches, another tier, long context", || {
-        black_box(price.cost(black_box(&usage)));
+        black_box(price.cost(RequestKind::ChatCompletion, black_box(&usage)));
     });
     group.line("find the price in the catalogue", || {
-        black_box(snapshot.view.catalog.find(black_box("openai"), black_box(MODEL)));
+        black_box(snapshot.view.catalog.find(
+            black_box("openai"),
+            black_box(MODEL),
+            MODEL,
+            RequestKind::ChatCompletion,
+        ));
     });
     price_of_target(&mut group);
     state.expectations.learn("openai", MODEL, 100);

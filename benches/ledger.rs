@@ -200,6 +200,7 @@ fn ask(state: Arc<State>, store: Arc<Store>) -> Result<(), Box<dyn Error>> {
         metrics: Metrics::new(),
         ledger: Arc::new(Health::default()),
         reload: Arc::default(),
+        prices: Arc::default(),
         token: None,
         metrics_auth: true,
         allowed_origins: Vec::new(),

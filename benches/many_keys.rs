@@ -85,6 +85,7 @@ fn pages(state: Arc<State>, store: Arc<Store>, keys: usize) -> Result<(), Box<dy
         metrics,
         ledger: writer.health(),
         reload: Arc::default(),
+        prices: Arc::default(),
         token: None,
         metrics_auth: true,
         allowed_origins: Vec::new(),

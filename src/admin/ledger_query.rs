@@ -8,7 +8,7 @@ mod csv;
 use super::Admin;
 use super::error::ApiError;
 use super::query::Query;
-use crate::governance::money::Picos;
+use crate::governance::charge::Part;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
 use crate::store::{Cursor, Group, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
@@ -209,24 +209,18 @@ fn entry(entry: &LedgerEntry, explain: bool) -> Value {
     shown
 }
 
-/// What the cost is made of, by kind of unit, tokens first. Absent where that is not known, or does not come to
-/// the cost.
+/// What the cost is made of. Absent where that is not known, or does not come to the cost.
 fn parts(entry: &LedgerEntry) -> Option<Vec<Value>> {
-    let rates = entry.rates.as_ref()?;
-    let mut sum = Picos::default();
-    let mut parts = Vec::new();
-    let tokens = UNITS.into_iter().filter(|name| rates.contains_key(*name));
-    let rest = rates.keys().map(String::as_str).filter(|name| !UNITS.contains(name));
-    for name in tokens.chain(rest) {
-        let (rate, units) = (*rates.get(name)?, entry.units_of(name)?);
-        let cost = rate.times(units);
-        sum = sum + cost;
-        if units > 0 {
-            let price = picos(rate.times(1));
-            parts.push(json!({ "kind": name, "units": units, "price": price, "cost": picos(cost) }));
+    let show = |part: &Part| {
+        let mut shown = json!({
+            "kind": part.unit, "units": part.count, "price": picos(part.rate.times(1)), "cost": picos(part.amount),
+        });
+        if part.per > 1 {
+            shown["per"] = part.per.into();
         }
-    }
-    (sum.round_up() == entry.cost).then_some(parts)
+        shown
+    };
+    entry.parts().map(|parts| parts.iter().map(show).collect())
 }
 
 fn usage(units: &[i64; UNITS.len()]) -> Value {

@@ -31,7 +31,7 @@ use crate::governance::secret::Secret;
 use crate::state::State;
 use crate::store::writer::Health;
 use crate::store::{Store, StoreError};
-use crate::telemetry::{Metrics, ReloadStatus};
+use crate::telemetry::{Metrics, PriceStatus, ReloadStatus};
 use auth::Guard;
 pub use auth::basic_digest;
 use axum::Router;
@@ -88,6 +88,7 @@ pub struct Parts {
     /// The writer's.
     pub ledger: Arc<Health>,
     pub reload: Arc<ReloadStatus>,
+    pub prices: Arc<PriceStatus>,
     /// Absent only while the listener is bound to loopback, which is checked where it is bound.
     pub token: Option<Secret>,
     /// Whether `/metrics` wants the token, too.

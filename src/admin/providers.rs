@@ -6,10 +6,12 @@ use super::change::{Actor, Lens, Terms, tagged_as};
 use super::error::ApiError;
 use super::query::Query;
 use super::resource::{Id, new_id};
+use crate::governance::catalog::Catalog;
 use crate::governance::edit::{self, Edit};
 use crate::governance::entity::{Provider, ProviderKey};
-use crate::governance::pricing::Catalog;
 use crate::governance::view::View;
+use crate::state::health::Report;
+use crate::state::health::breaker::FAILURES_MAX;
 use crate::wire::faults::Faults;
 use crate::wire::provider::{ProviderChange, provider, provider_key};
 use crate::wire::read::Object;
@@ -28,7 +30,7 @@ type KeyId = Result<Path<(String, String)>, PathRejection>;
 /// `GET /api/providers`, by name.
 pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
     let snapshot = admin.state.snapshot();
-    let shown: Vec<Value> = snapshot.view.providers().map(|provider| show::provider(provider)).collect();
+    let shown: Vec<Value> = snapshot.view.providers().map(|provider| standing(&admin, provider)).collect();
     Json(json!({ "total": shown.len(), "providers": shown }))
 }
 
@@ -36,8 +38,26 @@ pub(super) async fn list(State(admin): State<Admin>) -> Json<Value> {
 pub(super) async fn read(State(admin): State<Admin>, name: Id) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(|_| unknown_provider(""))?;
     let snapshot = admin.state.snapshot();
-    let shown = show::provider(find(&snapshot.view, &name)?);
-    Ok(tagged_as(&shown, &shown))
+    let provider = find(&snapshot.view, &name)?;
+    Ok(tagged_as(&standing(&admin, provider), &show::provider(provider)))
+}
+
+/// A provider with how it is just now. That is no part of its tag: it changes by itself.
+fn standing(admin: &Admin, provider: &Provider) -> Value {
+    let mut shown = show::provider(provider);
+    let report = admin.state.health.of(&provider.name).map(|health| health.report(admin.state.clock.now()));
+    let description = match report {
+        None | Some(Report::Good) => return shown,
+        Some(Report::Ejected { until }) => {
+            format!("{FAILURES_MAX} calls in a row failed; it is asked only where nobody else is, until {until}")
+        }
+        Some(Report::NoKey { until }) => {
+            format!("its provider refuses or limits each of its keys; the next may be used at {until}")
+        }
+    };
+    shown["provider_status"] = "error".into();
+    shown["description"] = description.into();
+    shown
 }
 
 /// `POST /api/providers`. Keys in the body are created with it.

@@ -2,10 +2,13 @@
 //! orderly end with every settled call written down.
 
 mod lifecycle;
+mod prices;
 mod reload;
 
 pub use lifecycle::{Running, Stop};
 pub use reload::{ReloadOutcome, Reloader, Unapplied};
+
+use prices::Prices;
 
 use crate::admin::{self, Admin};
 use crate::config::{Auth, Settings, Show};
@@ -114,9 +117,13 @@ impl App {
         recovered.log();
         let places = OUTBOX_PLACES as usize;
         let state = Arc::new(State::with_journal(clock.clone(), store.hasher(), places, Some(journal)));
-        let reloader =
-            Arc::new(Reloader::new(start.config_path.clone(), Arc::clone(&state), Arc::clone(&store), metrics.clone()));
+        let prices = Prices::new(data_dir.clone(), metrics.clone());
+        let price_status = prices.status();
+        let path = start.config_path.clone();
+        let reloader = Reloader::new(path, Arc::clone(&state), Arc::clone(&store), metrics.clone(), prices);
+        let reloader = Arc::new(reloader);
         let opening = reloader.apply_first(&settings)?;
+        reloader.keep_prices(settings.server.private_addresses)?;
         let options = Options {
             body_bytes_max: settings.server.body_bytes_max,
             drain_after_disconnect: settings.server.drain_after_disconnect,
@@ -140,6 +147,7 @@ impl App {
             metrics,
             ledger: writer.health(),
             reload: reloader.status(),
+            prices: price_status,
             token: admin_token(&settings, &data_dir)?,
             metrics_auth: settings.admin.metrics_auth,
             allowed_origins: settings.admin.allowed_origins.clone(),

@@ -3,8 +3,10 @@
 //! Invariant: what cannot be applied whole changes nothing.
 
 use super::StartError;
+use super::prices::Prices;
 use crate::admin::audit;
 use crate::admin::basic_digest;
+use crate::config::prices::Table;
 use crate::config::{self, Fault, Settings};
 use crate::governance::edit::Edit;
 use crate::governance::secret::Secret;
@@ -25,6 +27,7 @@ pub struct Reloader {
     store: Arc<Store>,
     metrics: Metrics,
     status: Arc<ReloadStatus>,
+    prices: Prices,
     /// What can only change by a restart, as it was at the start.
     fixed: Mutex<Option<Fixed>>,
 }
@@ -83,8 +86,20 @@ pub enum ReloadOutcome {
 }
 
 impl Reloader {
-    pub(super) fn new(path: Option<PathBuf>, state: Arc<State>, store: Arc<Store>, metrics: Metrics) -> Reloader {
-        Reloader { path, state, store, metrics, status: Arc::default(), fixed: Mutex::default() }
+    pub(super) fn new(
+        path: Option<PathBuf>,
+        state: Arc<State>,
+        store: Arc<Store>,
+        metrics: Metrics,
+        prices: Prices,
+    ) -> Reloader {
+        Reloader { path, state, store, metrics, status: Arc::default(), prices, fixed: Mutex::default() }
+    }
+
+    /// Begins to keep the list prices current.
+    pub(super) fn keep_prices(&self, private_addresses: bool) -> Result<(), StartError> {
+        let kept = self.prices.keep(&self.state, private_addresses);
+        kept.map_err(|source| StartError::Thread { what: "the keeper of prices", source })
     }
 
     /// Shared with whoever reports readiness.
@@ -159,17 +174,24 @@ impl Reloader {
 
     /// Brings what the file declares into the store and into force, in one change.
     fn apply(&self, settings: &Settings, opening: &HashMap<LimitKey, Balance>) -> Result<Report, Unapplied> {
-        let plan = |snapshot: &Snapshot| self.plan(settings, snapshot);
-        let commit = |before: &Snapshot, after: &View, edits: &[Edit], report: Report| {
-            let audit = audit::lines(&before.view, after, edits);
-            if !edits.is_empty() {
-                let at = self.state.clock.now();
-                let record = Record { actor: "config file".to_owned(), at, audit, replay: None };
-                self.store.apply(edits, &record)?;
-                audit::tell(&record.actor, &record.audit);
-            }
-            Ok(report)
+        let plan = |snapshot: &Snapshot| {
+            let (mut edits, report) = self.plan(settings, snapshot)?;
+            let table = self.prices.table(&settings.pricing, &snapshot.view.catalog);
+            edits.extend(table.iter().map(|table| Edit::Catalog(Arc::clone(&table.catalog))));
+            Ok((edits, (report, table)))
         };
+        let commit =
+            |before: &Snapshot, after: &View, edits: &[Edit], (report, table): (Report, Option<Arc<Table>>)| {
+                let audit = audit::lines(&before.view, after, edits);
+                if !edits.is_empty() {
+                    let at = self.state.clock.now();
+                    let record = Record { actor: "config file".to_owned(), at, audit, replay: None };
+                    self.store.apply(edits, &record)?;
+                    audit::tell(&record.actor, &record.audit);
+                }
+                self.prices.settle(&settings.pricing, table.as_deref(), &before.view.catalog);
+                Ok(report)
+            };
         self.state.change(opening, plan, commit)
     }
 
@@ -191,7 +213,6 @@ impl Reloader {
             return Err(Unapplied::Faults(faults));
         }
         edits.push(Edit::Policy(settings.policy.clone()));
-        edits.push(Edit::Catalog(Arc::clone(&settings.catalog)));
         Ok((edits, report))
     }
 

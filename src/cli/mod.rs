@@ -112,11 +112,14 @@ fn check(path: &Path) -> Result<(), Failed> {
     let settings = load(path)?;
     settings.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     println!(
-        "{}: good ({} provider(s), {} declared virtual key(s), {} prices)",
+        "{}: good ({} provider(s), {} declared virtual key(s), {})",
         path.display(),
         settings.declared.providers.len(),
         settings.declared.virtual_keys.len(),
-        settings.catalog.len()
+        match &settings.pricing.table {
+            Some(table) => format!("{} prices", table.catalog.len()),
+            None => format!("prices from {}", settings.pricing.source.label()),
+        }
     );
     Ok(())
 }

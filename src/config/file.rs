@@ -2,11 +2,12 @@
 //!
 //! What this version cannot do is refused, never ignored: money or access may hang on it.
 
-use super::settings::{Admin, Auth, Ledger, Log, LogFormat, Server, Settings, Show, Store, Tls};
-use super::{DEFAULT_UPGRADE_SOCKET, declared, prices};
+use super::prices::{PriceSource, Table, url_fault};
+use super::settings::{Admin, Auth, Ledger, Log, LogFormat, Pricing, Server, Settings, Show, Store, Tls};
+use super::{DEFAULT_UPGRADE_SOCKET, declared};
 use crate::governance::judge::Admission;
-use crate::governance::money::Rate;
-use crate::governance::pricing::{Catalog, Price, Prices, UnknownModel};
+use crate::governance::money::{Nanos, Rate};
+use crate::governance::pricing::{Price, UnknownModel};
 use crate::governance::secret::Secret;
 use crate::governance::time::Span;
 use crate::governance::view::Policy;
@@ -54,6 +55,9 @@ const STORED_CLIENT: &[&str] =
     &["drop_excess_requests", "header_filter_config", "whitelisted_routes", "routing_chain_max_depth"];
 pub(super) const GOVERNANCE: &[&str] = &[
     "admission",
+    "min_output_tokens",
+    "max_request_cost",
+    "max_in_flight_per_key",
     "default_access",
     "virtual_keys",
     "customers",
@@ -109,6 +113,9 @@ const FOREIGN_CLIENT: &[&str] = &[
     "logging_headers",
 ];
 
+const PRICES_REFRESH: Duration = Duration::from_secs(24 * 3_600);
+const PRICES_REFRESH_LEAST: Duration = Duration::from_secs(3_600);
+
 const MIB: u64 = 1024 * 1024;
 const LEDGER_KEEP: Duration = Duration::from_secs(90 * 24 * 3_600);
 const LEDGER_KEEP_LEAST: Duration = Duration::from_secs(3_600);
@@ -135,7 +142,7 @@ pub(super) fn read(value: &Value, reading: &mut Reading<'_>) -> Option<Settings>
     let policy = read_policy(&root, reading);
     let declared = declared::read(&root, reading);
     declared::check(&declared, reading);
-    let catalog = read_catalog(&root, reading);
+    let pricing = read_pricing(&root, reading);
     Some(Settings {
         server: read_server(&root, reading)?,
         admin: read_admin(&root, reading)?,
@@ -143,7 +150,7 @@ pub(super) fn read(value: &Value, reading: &mut Reading<'_>) -> Option<Settings>
         ledger: read_ledger(&root, reading),
         policy,
         declared,
-        catalog,
+        pricing,
         log: read_log(&root, reading),
         warnings: std::mem::take(&mut reading.warnings),
     })
@@ -333,42 +340,56 @@ fn read_policy(root: &Object<'_>, reading: &mut Reading<'_>) -> Policy {
     let faults = &mut *reading.faults;
     only_known(&governance, GOVERNANCE, faults);
     let policies = [("remaining", Admission::Remaining), ("never_exceed", Admission::NeverExceed)];
-    if choice(&governance, "admission", &policies, faults) == Some(Admission::NeverExceed) {
-        faults.add(governance.path("admission"), "'never_exceed' is not available in this version; use 'remaining'");
-    }
+    policy.admission = choice(&governance, "admission", &policies, faults).unwrap_or_default();
+    let least = ranged(&governance, "min_output_tokens", 1, 1 << 20, faults);
+    policy.output_min = least.and_then(|least| u64::try_from(least).ok()).unwrap_or(policy.output_min);
+    policy.request_cost_max = read_dollars(&governance, "max_request_cost", faults);
+    policy.in_flight_per_key_max = cap(&governance, "max_in_flight_per_key", faults);
     let access = choice(&governance, "default_access", &[("deny", false), ("allow", true)], faults);
     policy.allow_by_default = access.unwrap_or(false);
     policy
 }
 
-fn read_catalog(root: &Object<'_>, reading: &mut Reading<'_>) -> Arc<Catalog> {
-    let built_in = || Arc::new(prices::built_in());
+/// An amount above zero.
+fn read_dollars(object: &Object<'_>, name: &str, faults: &mut Faults) -> Option<Nanos> {
+    let value = object.raw(name).value()?;
+    let amount = value.as_number().and_then(|number| Nanos::from_dollars(&number.to_string()).ok());
+    let amount = amount.filter(|amount| *amount > Nanos::ZERO);
+    if amount.is_none() {
+        faults.add(object.path(name), "must be a number of dollars above zero");
+    }
+    amount
+}
+
+fn read_pricing(root: &Object<'_>, reading: &mut Reading<'_>) -> Pricing {
+    let built_in =
+        || Pricing { source: PriceSource::BuiltIn, refresh: PRICES_REFRESH, table: Some(Arc::new(Table::built_in())) };
     let Some(pricing) = section(root, "pricing", reading) else { return built_in() };
     let faults = &mut *reading.faults;
     only_known(&pricing, PRICING, faults);
-    duration(&pricing, "refresh", faults);
+    let refresh = duration(&pricing, "refresh", faults).unwrap_or(PRICES_REFRESH);
+    if refresh < PRICES_REFRESH_LEAST {
+        faults.add(pricing.path("refresh"), "must be 1h or more");
+    }
     let source = match pricing.text("catalog", faults).value() {
-        None | Some("builtin") => {
-            return built_in();
-        }
+        None | Some("builtin") => return Pricing { refresh, ..built_in() },
         Some(source) => source,
     };
     let path = pricing.path("catalog");
     if source.contains("://") {
-        faults.add(path, "a URL is not available in this version; use 'builtin' or a file");
-        return built_in();
+        if let Some(fault) = url_fault(source) {
+            faults.add(path, fault);
+        }
+        return Pricing { source: PriceSource::Url(source.to_owned()), refresh, table: None };
     }
     let file = reading.base.join(source);
-    match std::fs::read_to_string(&file) {
-        Err(error) => faults.add(path, format!("cannot read {}: {error}", file.display())),
-        Ok(text) => match prices::read(&text) {
-            Ok(catalog) => return Arc::new(catalog),
-            Err(problems) => {
-                problems.iter().for_each(|problem| faults.add(path.as_str(), format!("{}: {problem}", file.display())));
-            }
-        },
+    match Table::load(&file) {
+        Err(problems) => {
+            problems.into_iter().for_each(|problem| faults.add(path.as_str(), problem));
+            built_in()
+        }
+        Ok(table) => Pricing { source: PriceSource::File(file), refresh, table: Some(Arc::new(table)) },
     }
-    built_in()
 }
 
 fn read_unknown_model(root: &Object<'_>, reading: &mut Reading<'_>) -> UnknownModel {
@@ -378,13 +399,10 @@ fn read_unknown_model(root: &Object<'_>, reading: &mut Reading<'_>) -> UnknownMo
     match pricing.raw("unknown_model") {
         Given::Value(Value::Object(_)) => {
             let Some(prices) = pricing.object("unknown_model", faults).value() else { return UnknownModel::Refuse };
-            only_known(&prices, &["input_cost_per_token", "output_cost_per_token"], faults);
-            let standard = Prices {
-                input: rate(&prices, "input_cost_per_token", faults),
-                output: rate(&prices, "output_cost_per_token", faults),
-                ..Prices::default()
-            };
-            UnknownModel::Priced(Arc::new(Price { standard, ..Price::default() }))
+            let names = ["input_cost_per_token", "output_cost_per_token"];
+            only_known(&prices, &names, faults);
+            let rates = names.map(|name| Some((name, rate(&prices, name, faults)?)));
+            UnknownModel::Priced(Arc::new(Price::named(rates.into_iter().flatten())))
         }
         _ => {
             let choices = [("refuse", UnknownModel::Refuse), ("free", UnknownModel::Free)];

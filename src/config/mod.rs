@@ -13,7 +13,7 @@ mod tests;
 mod tree;
 
 pub use faults::Fault;
-pub use settings::{Admin, Auth, Ledger, Log, LogFormat, Server, Settings, Show, Store, Tls};
+pub use settings::{Admin, Auth, Ledger, Log, LogFormat, Pricing, Server, Settings, Show, Store, Tls};
 
 use crate::wire::faults::Faults;
 use file::Reading;

@@ -1,12 +1,17 @@
 //! Price tables in LiteLLM's format: the one built in, and those an operator brings.
 //!
 //! A price is read from its text, so no float ever rounds it. Fields without a place in `Price` are
-//! passed over: the format grows with every release. An entry without a price per token is left out
-//! rather than read as free, and so is one that charges by another unit and writes its tokens as zero.
+//! passed over: the format grows with every release. An entry without any price is left out rather than read as
+//! free. Where an entry charges by another unit and writes its tokens as zero, the zeros are not prices.
 
+mod table;
+
+pub use table::{PriceSource, TABLE_BYTES_MAX, Table, url_fault};
+
+use crate::governance::catalog::{Catalog, Mode};
 use crate::governance::money::Rate;
-use crate::governance::price_field::{Lane, SLOTS, place};
-use crate::governance::pricing::{Catalog, Price, Prices};
+use crate::governance::price_field::{Field, Unit, place, search};
+use crate::governance::pricing::Price;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -22,9 +27,11 @@ const SHOWN_CHARS_MAX: usize = 100;
 /// An entry that documents the format and prices nothing.
 const SAMPLE: &str = "sample_spec";
 
+const BUILT_IN: &str = include_str!("../../config/prices.json");
+
 /// The prices that this version was built with. They age: operators load a current table.
 pub fn built_in() -> Catalog {
-    read(include_str!("../../config/prices.json")).expect("the built-in table is read by a test")
+    read(BUILT_IN).expect("the built-in table is read by a test")
 }
 
 /// Reads a table: an object of entries, each an object of fields, prices in dollars per token.
@@ -53,16 +60,17 @@ pub fn read(text: &str) -> Result<Catalog, Vec<String>> {
         return Err(bounded(faults));
     }
     let mut catalog = Catalog::default();
-    for Listed { provider, model, price } in bare.into_iter().chain(spelled_out) {
-        catalog.insert(&provider, model, price);
+    for Listed { provider, model, mode, price } in bare.into_iter().chain(spelled_out) {
+        catalog.insert(&provider, model, mode, price);
     }
     Ok(catalog)
 }
 
-/// An entry that prices tokens.
+/// An entry that prices something.
 struct Listed<'k> {
     provider: String,
     model: &'k str,
+    mode: Option<Mode>,
     price: Price,
 }
 
@@ -76,7 +84,10 @@ fn entry<'k>(key: &'k str, raw: &RawValue) -> Result<Option<Listed<'k>>, Vec<Str
             faults.push(format!("{}: {fault}", shown(field)));
         }
     }
-    if faults.is_empty() && !draft.prices_tokens() {
+    let mode = fields.text("mode");
+    let known = mode.as_deref().map(Mode::named);
+    // What no call here asks for needs no price.
+    if faults.is_empty() && (draft.fields.is_empty() || known == Some(None)) {
         return Ok(None);
     }
     let provider = fields.text("litellm_provider").or_else(|| fields.text("provider"));
@@ -92,7 +103,8 @@ fn entry<'k>(key: &'k str, raw: &RawValue) -> Result<Option<Listed<'k>>, Vec<Str
     if model.is_empty() {
         return Err(vec!["names no model".into()]);
     }
-    Ok(Some(Listed { provider, model, price: draft.finish() }))
+    let mode = known.flatten();
+    Ok(Some(Listed { provider, model, mode, price: draft.finish(mode) }))
 }
 
 /// Our name for a provider: LiteLLM tells apart what is priced alike.
@@ -111,21 +123,16 @@ fn normalised(provider: &str) -> &str {
 /// A `Price` in the making.
 #[derive(Default)]
 struct Draft {
-    price: Price,
-    /// By threshold.
-    tiers: BTreeMap<u64, Prices>,
-    /// A token price was there, and one was above zero.
-    has_price: bool,
-    has_charge: bool,
-    /// Something other than tokens costs something.
-    has_other_charge: bool,
+    fields: Vec<(Field, Rate)>,
+    input_tokens_max: Option<u64>,
+    output_tokens_max: Option<u64>,
 }
 
 impl Draft {
     fn read(&mut self, field: &str, value: &RawValue) -> Result<(), String> {
         match field {
-            "max_input_tokens" => self.price.input_tokens_max = whole(value),
-            "max_output_tokens" => self.price.output_tokens_max = whole(value),
+            "max_input_tokens" => self.input_tokens_max = whole(value),
+            "max_output_tokens" => self.output_tokens_max = whole(value),
             _ => return self.read_price(field, value),
         }
         Ok(())
@@ -136,45 +143,66 @@ impl Draft {
         if value.get() == "null" {
             return Ok(());
         }
-        let Some((slot, lane)) = place(field) else {
-            let unit = ["input_cost_per_", "output_cost_per_"].iter().find_map(|start| field.strip_prefix(start));
-            let rate = Rate::from_dollars(value.get());
-            self.has_other_charge |=
-                unit.is_some_and(|unit| !unit.contains("token")) && rate.is_ok_and(|rate| rate > Rate::ZERO);
+        let Some(placed) = place(field) else { return Ok(()) };
+        if field == "search_context_cost_per_query" && value.get().starts_with('{') {
+            let sizes: Members = serde_json::from_str(value.get()).map_err(|_| "is no object of prices".to_owned())?;
+            for (size, price) in &sizes.members {
+                if let Some(unit) = search(size) {
+                    self.fields.push((Field::of(unit), rate(price)?));
+                }
+            }
             return Ok(());
-        };
-        let rate = Rate::from_dollars(value.get()).map_err(|error| error.to_string())?;
-        self.has_price = true;
-        self.has_charge |= rate > Rate::ZERO;
-        let prices = match lane {
-            Lane::Standard => &mut self.price.standard,
-            Lane::Batch => &mut self.price.batch,
-            Lane::Flex => &mut self.price.flex,
-            Lane::Priority => &mut self.price.priority,
-            Lane::Above(threshold) => self.tiers.entry(threshold).or_default(),
-        };
-        *slot(prices) = Some(rate);
+        }
+        let rate = rate(value)?;
+        self.fields.extend(placed.map(|field| (field, rate)));
         Ok(())
     }
 
-    fn prices_tokens(&self) -> bool {
-        self.has_charge || (self.has_price && !self.has_other_charge)
+    fn finish(mut self, mode: Option<Mode>) -> Price {
+        if mode == Some(Mode::ImageGeneration) {
+            self.turn_pictures();
+        }
+        // A zero beside other prices in its direction says that there is no such price.
+        for input in [true, false] {
+            let is_other = |(field, rate): &(Field, Rate)| {
+                !field.unit.is_token() && field.unit.is_input() == input && *rate > Rate::ZERO
+            };
+            let tokens_cost = |(field, rate): &(Field, Rate)| {
+                field.unit.is_token() && field.unit.is_input() == input && *rate > Rate::ZERO
+            };
+            let is_material = |unit: Unit| unit.is_picture() || unit.is_output_second() || unit == Unit::OutputPixel;
+            let others = self.fields.iter().any(|entry| is_other(entry) && (input || is_material(entry.0.unit)));
+            if others && !self.fields.iter().any(tokens_cost) {
+                self.fields.retain(|(field, _)| !(field.unit.is_token() && field.unit.is_input() == input));
+            }
+        }
+        Price::of(self.fields).within(self.input_tokens_max, self.output_tokens_max)
     }
 
-    /// A price that a tier leaves out is that of the tier below it, which `Price` does not look at.
-    fn finish(mut self) -> Price {
-        let mut below = Prices::default();
-        for (threshold, mut tier) in self.tiers {
-            for slot in SLOTS.map(|(_, slot)| slot) {
-                let inherited = *slot(&mut below);
-                let rate = slot(&mut tier);
-                *rate = rate.or(inherited);
-            }
-            below = tier.clone();
-            self.price.long_context.push((threshold, tier));
+    /// Models that draw have what they draw priced as input in some entries, and then nothing as output.
+    fn turn_pictures(&mut self) {
+        let is_output = |(field, rate): &(Field, Rate)| {
+            *rate > Rate::ZERO
+                && (field.unit.is_picture()
+                    || field.unit == Unit::OutputPixel
+                    || field.unit.is_token() && !field.unit.is_input())
+        };
+        if self.fields.iter().any(is_output) {
+            return;
         }
-        self.price
+        self.fields.retain(|(field, _)| field.unit != Unit::OutputPixel && !field.unit.is_picture());
+        for (field, _) in &mut self.fields {
+            field.unit = match field.unit {
+                Unit::InputImage => Unit::OutputImage,
+                Unit::InputPixel => Unit::OutputPixel,
+                unit => unit,
+            };
+        }
     }
+}
+
+fn rate(value: &RawValue) -> Result<Rate, String> {
+    Rate::from_dollars(value.get()).map_err(|error| error.to_string())
 }
 
 /// A count of tokens, also when it is written as text or with a fraction of zero. Anything else is no
@@ -244,22 +272,32 @@ impl<'a> Deserialize<'a> for Members<'a> {
 }
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::governance::entity::is_built_in_provider;
     use crate::governance::money::Nanos;
+    use crate::governance::request::RequestKind;
     use crate::governance::usage::{ServiceTier, Usage};
     use proptest::prelude::*;
 
     fn price(provider: &str, model: &str) -> Price {
         let catalog = built_in();
-        Price::clone(catalog.find(provider, model).unwrap_or_else(|| panic!("{provider} {model}")))
+        Price::clone(catalog.any(provider, model).unwrap_or_else(|| panic!("{provider} {model}")))
     }
 
     /// What the one model of a table costs.
     fn only(fields: &str) -> Price {
         let text = format!(r#"{{"m": {{"litellm_provider": "openai", {fields}}}}}"#);
-        Price::clone(read(&text).unwrap().find("openai", "m").unwrap_or_else(|| panic!("{fields}")))
+        Price::clone(read(&text).unwrap().any("openai", "m").unwrap_or_else(|| panic!("{fields}")))
     }
+
+    fn standard(price: &Price, unit: Unit) -> Option<Rate> {
+        price.declared(Field::of(unit))
+    }
+
+    const CHAT: RequestKind = RequestKind::ChatCompletion;
 
     fn input(tokens: u64) -> Usage {
         Usage { input: tokens, ..Usage::default() }
@@ -268,7 +306,7 @@ mod tests {
     #[test]
     fn built_in_prices_charge_to_the_nano() {
         let check = |provider, model, usage: Usage, nanos| {
-            assert_eq!(price(provider, model).cost(&usage), Nanos::new(nanos), "{model} {usage:?}");
+            assert_eq!(price(provider, model).cost(CHAT, &usage), Nanos::new(nanos), "{model} {usage:?}");
         };
         let all = Usage { input: 1_000, cache_read: 1_000, output: 1_000, ..Usage::default() };
         check("openai", "gpt-4o", all, 2_500_000 + 1_250_000 + 10_000_000);
@@ -311,42 +349,28 @@ mod tests {
     }
 
     #[test]
-    fn built_in_entries_all_have_an_input_price() {
+    fn built_in_entries_are_all_priced() {
         let text = include_str!("../../config/prices.json");
         let table: Members = serde_json::from_str(text).unwrap();
         let catalog = built_in();
         // Every entry is priced, and no two are the same model.
         assert_eq!(catalog.len(), table.members.len() - 1);
-        let mut priced = 0;
-        for provider in [
-            "anthropic",
-            "azure",
-            "bedrock",
-            "cerebras",
-            "cohere",
-            "fireworks",
-            "gemini",
-            "groq",
-            "mistral",
-            "nebius",
-            "openai",
-            "perplexity",
-            "replicate",
-            "vertex",
-            "xai",
-        ] {
+        let mut providers: Vec<&str> = catalog.providers().collect();
+        providers.sort_unstable();
+        assert_eq!(providers.len(), 17);
+        for provider in providers {
+            assert!(is_built_in_provider(provider), "{provider}");
             for model in catalog.models(provider) {
-                let price = catalog.find(provider, model).unwrap();
-                assert!(price.standard.input.is_some_and(|rate| rate > Rate::ZERO), "{provider} {model}");
-                // A misplaced decimal point would show here: no list price is near a cent for a token.
-                let dearest = [price.standard.input, price.standard.output, price.standard.audio_output];
-                assert!(dearest.iter().flatten().all(|rate| rate.get() < 1_000_000_000), "{provider} {model}");
-                priced += 1;
+                let price = catalog.any(provider, model).unwrap();
+                assert!(price.fields().iter().any(|(_, rate)| *rate > Rate::ZERO), "{provider} {model}");
             }
         }
-        assert_eq!(priced, catalog.len());
+        // A misplaced decimal point would show here. This one is as dear as that: 270 dollars for a long million.
+        assert_eq!(catalog.implausible(), ["openai/gpt-5.4-pro"]);
         assert_eq!(price("openai", "gpt-4o").input_tokens_max, Some(128_000));
         assert_eq!(price("openai", "gpt-4o").output_tokens_max, Some(16_384));
+        let head: Members = serde_json::from_str(table.members[SAMPLE].get()).unwrap();
+        assert!(["source", "date"].iter().all(|name| head.text(name).is_some_and(|text| !text.is_empty())));
     }
 
     #[test]
@@ -373,9 +397,8 @@ mod tests {
             "input_cost_per_token_above_1000k_tokens": 4e-06, "input_cost_per_token_above_200k_tokens": 3e-06,
             "output_cost_per_token_above_200k_tokens": 5e-06"#,
         );
-        assert_eq!(price.long_context.iter().map(|(t, _)| *t).collect::<Vec<_>>(), [200_000, 1_000_000]);
         let check = |input, nanos| {
-            assert_eq!(price.cost(&Usage { input, output: 1, ..Usage::default() }), Nanos::new(nanos), "{input}");
+            assert_eq!(price.cost(CHAT, &Usage { input, output: 1, ..Usage::default() }), Nanos::new(nanos), "{input}");
         };
         check(200_000, 200_000 * 1_000 + 2_000);
         check(200_001, 200_001 * 3_000 + 5_000);
@@ -385,7 +408,7 @@ mod tests {
     #[test]
     fn no_price_passes_through_a_float() {
         let check = |text: &str, picos| {
-            let read = only(&format!(r#""input_cost_per_token": {text}"#)).standard.input;
+            let read = standard(&only(&format!(r#""input_cost_per_token": {text}"#)), Unit::Input);
             assert_eq!(read, Some(Rate::new(picos)), "{text}");
         };
         check("9007.199254740993", 9_007_199_254_740_993);
@@ -418,7 +441,7 @@ mod tests {
     fn providers_and_models_get_our_names() {
         let check = |key: &str, litellm: &str, provider: &str, model: &str| {
             let text = format!(r#"{{"{key}": {{"litellm_provider": "{litellm}", "input_cost_per_token": 1}}}}"#);
-            assert!(read(&text).unwrap().find(provider, model).is_some(), "{key} {litellm}");
+            assert!(read(&text).unwrap().any(provider, model).is_some(), "{key} {litellm}");
         };
         check("gpt-4o", "openai", "openai", "gpt-4o");
         check("gpt-3.5-turbo-instruct", "text-completion-openai", "openai", "gpt-3.5-turbo-instruct");
@@ -447,25 +470,67 @@ mod tests {
         for text in [format!("{{{bare}, {spelled}}}"), format!("{{{spelled}, {bare}}}")] {
             let catalog = read(&text).unwrap();
             assert_eq!(catalog.len(), 1);
-            assert_eq!(catalog.find("vertex", "x").unwrap().standard.input, Some(Rate::new(2_000_000_000_000)));
+            let price = catalog.any("vertex", "x").unwrap();
+            assert_eq!(standard(price, Unit::Input), Some(Rate::new(2_000_000_000_000)));
         }
     }
 
     #[test]
-    fn what_prices_no_tokens_is_left_out() {
+    fn what_has_no_price_is_left_out() {
         let check = |text: &str, entries| assert_eq!(read(text).map(|c| c.len()), Ok(entries), "{text}");
         check("{}", 0);
         check(r#"{"sample_spec": {"input_cost_per_token": "words"}}"#, 0);
         check(r#"{"sample_spec": "words"}"#, 0);
         check(r#"{"fallback_generalizations": {"rules": [{"name": "a", "pattern": "b"}]}}"#, 0);
-        check(r#"{"tts": {"litellm_provider": "openai", "input_cost_per_character": 1.5e-05}}"#, 0);
+        check(r#"{"tts": {"litellm_provider": "openai", "input_cost_per_character": 1.5e-05}}"#, 1);
         check(r#"{"m": {"litellm_provider": "openai", "input_cost_per_token": null}}"#, 0);
+        check(r#"{"m": {"litellm_provider": "openai", "ocr_cost_per_page": 1, "tiered_pricing": []}}"#, 0);
         check(r#"{"m": {"input_cost_per_token": 0, "litellm_provider": "openai"}}"#, 1);
-        // Charged by the query: as a model with free tokens it would be free altogether.
-        let rerank = r#""litellm_provider": "cohere", "input_cost_per_query": 0.002, "input_cost_per_token": 0"#;
-        check(&format!(r#"{{"rerank": {{{rerank}}}}}"#), 0);
-        check(&format!(r#"{{"rerank": {{{rerank}, "output_cost_per_token": 1}}}}"#), 1);
         check(r#"{"m": {"provider": "openai", "output_cost_per_token": 1}}"#, 1);
+        // Nobody asks for it here.
+        check(r#"{"m": {"litellm_provider": "openai", "mode": "moderation", "input_cost_per_token": 1}}"#, 0);
+    }
+
+    #[test]
+    fn a_zero_beside_another_price_is_none() {
+        let check = |fields: &str, unit: Unit, rate: Option<u64>| {
+            assert_eq!(standard(&only(fields), unit), rate.map(Rate::new), "{fields}");
+        };
+        let seconds = r#""input_cost_per_second": 1e-12, "input_cost_per_token": 0, "output_cost_per_token": 0"#;
+        check(seconds, Unit::Input, None);
+        check(seconds, Unit::Output, Some(0));
+        let pictures = r#""output_cost_per_image": 1e-12, "input_cost_per_token": 0, "output_cost_per_token": 0"#;
+        check(pictures, Unit::Output, None);
+        check(pictures, Unit::Input, Some(0));
+        check(r#""input_cost_per_query": 1, "input_cost_per_token": 0"#, Unit::Input, Some(0));
+        check(r#""search_context_cost_per_query": 1, "output_cost_per_token": 0"#, Unit::Output, Some(0));
+        check(r#""input_cost_per_second": 0, "input_cost_per_token": 0"#, Unit::Input, Some(0));
+        check(r#""input_cost_per_second": 1, "input_cost_per_token": 1e-12"#, Unit::Input, Some(1));
+    }
+
+    #[test]
+    fn what_a_model_draws_is_output() {
+        let check = |mode: &str, fields: &str, unit: Unit, rate: Option<u64>| {
+            let price = only(&format!(r#""mode": "{mode}", {fields}"#));
+            assert_eq!(standard(&price, unit), rate.map(Rate::new), "{mode} {fields}");
+        };
+        let pixel = r#""input_cost_per_pixel": 1e-12, "output_cost_per_pixel": 0.0"#;
+        check("image_generation", pixel, Unit::OutputPixel, Some(1));
+        check("image_edit", pixel, Unit::OutputPixel, Some(0));
+        check("image_generation", r#""input_cost_per_image": 1e-12"#, Unit::OutputImage, Some(1));
+        let both = r#""input_cost_per_image": 1e-12, "output_cost_per_image": 2e-12"#;
+        check("image_generation", both, Unit::OutputImage, Some(2));
+        check("image_generation", both, Unit::InputImage, Some(1));
+    }
+
+    #[test]
+    fn a_search_costs_by_what_it_brings() {
+        let sizes = r#"{"search_context_size_low": 1e-12, "search_context_size_high": 3e-12, "other": 9}"#;
+        let price = only(&format!(r#""search_context_cost_per_query": {sizes}"#));
+        let found = [Unit::SearchLow, Unit::SearchMedium, Unit::SearchHigh].map(|unit| standard(&price, unit));
+        assert_eq!(found, [Some(Rate::new(1)), None, Some(Rate::new(3))]);
+        let price = only(r#""search_context_cost_per_query": 2e-12"#);
+        assert_eq!(standard(&price, Unit::SearchHigh), Some(Rate::new(2)));
     }
 
     #[test]
@@ -486,6 +551,11 @@ mod tests {
         check(&model(r#""input_cost_per_token": -1e-06"#), &["input_cost_per_token: '-1e-06' is negative"]);
         check(&model(r#""input_cost_per_token": true"#), &["input_cost_per_token: 'true' is not a decimal"]);
         check(&model(r#""output_cost_per_token_flex": {}"#), &["output_cost_per_token_flex: '{}' is not"]);
+        check(&model(r#""output_cost_per_image": -1"#), &["output_cost_per_image: '-1' is negative"]);
+        check(
+            &model(r#""search_context_cost_per_query": {"search_context_size_low": -1}"#),
+            &["search_context_cost_per_query: '-1' is negative"],
+        );
         check(&model(r#""input_cost_per_token": 1e99"#), &["entry 'm': input_cost_per_token: "]);
         check(
             &model(r#""output_cost_per_token_above_200k_tokens": []"#),
@@ -542,7 +612,7 @@ mod tests {
         #[test]
         fn a_price_is_what_was_written(picos in any::<u64>()) {
             let text = format!("{}.{:012}", picos / 1_000_000_000_000, picos % 1_000_000_000_000);
-            let read = only(&format!(r#""input_cost_per_token": {text}"#)).standard.input;
+            let read = standard(&only(&format!(r#""input_cost_per_token": {text}"#)), Unit::Input);
             prop_assert_eq!(read, Some(Rate::new(picos)));
         }
     }

@@ -5,13 +5,8 @@ use crate::governance::entity::Provider;
 use serde_json::Value;
 
 /// Members of the contract that this version takes without acting on them.
-const IDLE_PROVIDER: &[&str] = &[
-    "concurrency_and_buffer_size",
-    "send_back_raw_request",
-    "send_back_raw_response",
-    "store_raw_request_response",
-    "openai_config",
-];
+const IDLE_PROVIDER: &[&str] =
+    &["send_back_raw_request", "send_back_raw_response", "store_raw_request_response", "openai_config"];
 const IDLE_KEY: &[&str] = &["use_for_batch_api"];
 const IDLE_NETWORK: &[&str] = &["max_conns_per_host", "beta_header_overrides"];
 

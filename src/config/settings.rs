@@ -1,6 +1,6 @@
 //! What the program receives: checked, typed, complete.
 
-use crate::governance::pricing::Catalog;
+use super::prices::{PriceSource, Table};
 use crate::governance::secret::Secret;
 use crate::governance::view::Policy;
 use crate::wire::declared::Declared;
@@ -18,10 +18,20 @@ pub struct Settings {
     pub policy: Policy,
     /// What goes into the store and can be changed there.
     pub declared: Declared,
-    pub catalog: Arc<Catalog>,
+    pub pricing: Pricing,
     pub log: Log,
     /// What was accepted and has no effect, for an operator to read once.
     pub warnings: Vec<String>,
+}
+
+/// Where list prices come from.
+#[derive(Debug, Clone)]
+pub struct Pricing {
+    pub source: PriceSource,
+    /// How often a file or a URL is looked at again.
+    pub refresh: Duration,
+    /// What is there by now. Absent for a URL.
+    pub table: Option<Arc<Table>>,
 }
 
 #[derive(Debug, Clone)]

@@ -1,10 +1,12 @@
 //! Every mistake is found at once, at its place; every key is documented in `config/full.yaml`.
 
+use super::prices::PriceSource;
 use super::*;
 use crate::governance::entity::ClientConfig;
 use crate::governance::judge::Admission;
 use crate::governance::money::Nanos;
 use crate::governance::pricing::UnknownModel;
+use crate::governance::request::RequestKind;
 use crate::governance::usage::Usage;
 use crate::governance::view::{Slots, View};
 use crate::wire::provider as wire;
@@ -147,8 +149,22 @@ fn settings_are_checked() {
         "t.yaml:1:10: store.encryption_key: environment variable NOT_THERE is not set",
     );
     check(
-        "governance: { admission: never_exceed }",
-        "t.yaml:1:15: governance.admission: 'never_exceed' is not available in this version; use 'remaining'",
+        "governance: { admission: sometimes }",
+        "t.yaml:1:15: governance.admission: 'sometimes' is none of: remaining, never_exceed",
+    );
+    check(
+        "governance: { min_output_tokens: 0 }",
+        "t.yaml:1:15: governance.min_output_tokens: must be between 1 and 1048576, not 0",
+    );
+    for bad in ["0", "-1", "cheap", "1e30"] {
+        check(
+            &format!("governance: {{ max_request_cost: {bad} }}"),
+            "t.yaml:1:15: governance.max_request_cost: must be a number of dollars above zero",
+        );
+    }
+    check(
+        "governance: { max_in_flight_per_key: 0 }",
+        "t.yaml:1:15: governance.max_in_flight_per_key: must be between 1 and 4294967295, not 0",
     );
     check(
         "governance: { teams: [{ name: a, budget_id: b }] }",
@@ -162,9 +178,10 @@ fn settings_are_checked() {
         "governance: { customers: [{ id: a, name: x }, { id: a, name: y }] }",
         "t.yaml:1:47: governance.customers[1]: is declared twice: another entry has the same id or name",
     );
+    check("pricing: { refresh: 59m }", "t.yaml:1:12: pricing.refresh: must be 1h or more");
     check(
-        "pricing: { catalog: \"https://x/y.json\" }",
-        "t.yaml:1:12: pricing.catalog: a URL is not available in this version; use 'builtin' or a file",
+        "pricing: { catalog: \"http://x/y.json\" }",
+        "t.yaml:1:12: pricing.catalog: must begin with https://: whoever can change prices on the way can empty budgets",
     );
     check(
         "governance:\n  virtual_keys:\n    - name: a\n      budget: { max_limit: 0, reset_duration: 1d }",
@@ -338,6 +355,12 @@ fn a_password_from_the_environment_is_in_no_fault() {
 
 #[test]
 fn models_without_a_price_get_what_the_file_says() {
+    let pricing = |text: &str| parse(text).unwrap().pricing;
+    let remote = pricing("pricing: { catalog: \"https://x.example/y.json\", refresh: 1h }");
+    assert_eq!(remote.source, PriceSource::Url("https://x.example/y.json".to_owned()));
+    assert!(remote.table.is_none() && remote.refresh.as_secs() == 3_600);
+    let built_in = pricing("");
+    assert!(built_in.source == PriceSource::BuiltIn && built_in.table.is_some_and(|table| table.is_built_in()));
     let policy = |text: &str| parse(text).unwrap().policy.unknown_model;
     assert_eq!(policy(""), UnknownModel::Refuse);
     assert_eq!(policy("pricing: { unknown_model: free }"), UnknownModel::Free);
@@ -346,7 +369,10 @@ fn models_without_a_price_get_what_the_file_says() {
     else {
         panic!("prices were given")
     };
-    assert_eq!(price.cost(&Usage { input: 10, output: 10, ..Usage::default() }), Nanos::new(30_000));
+    assert_eq!(
+        price.cost(RequestKind::ChatCompletion, &Usage { input: 10, output: 10, ..Usage::default() }),
+        Nanos::new(30_000)
+    );
 }
 
 #[test]
@@ -373,4 +399,16 @@ proptest! {
     fn any_text_is_read_or_refused(text in "[a-z:\\-\\[\\]{}&*!|> \n\"'0-9#,.]{0,120}") {
         let _ = parse(&text);
     }
+}
+
+#[test]
+fn the_policy_of_admission_is_read() {
+    let policy = |text: &str| parse(text).unwrap().policy;
+    let usual = policy("governance: {}");
+    assert_eq!((usual.admission, usual.output_min), (Admission::Remaining, 16));
+    assert_eq!((usual.request_cost_max, usual.in_flight_per_key_max), (None, None));
+    let text = "governance: { admission: never_exceed, min_output_tokens: 200, max_request_cost: 0.25, max_in_flight_per_key: 7 }";
+    let strict = policy(text);
+    assert_eq!((strict.admission, strict.output_min), (Admission::NeverExceed, 200));
+    assert_eq!((strict.request_cost_max, strict.in_flight_per_key_max), (Some(Nanos::new(250_000_000)), Some(7)));
 }

@@ -1,11 +1,11 @@
 //! Changes to what is declared. One vocabulary for all who change something: the store makes a list of
 //! edits durable in one transaction, the view applies the same list, and the audit log tells it.
 
+use super::catalog::Catalog;
 use super::entity::{
     BasicAuth, ClientConfig, Customer, KeySet, ModelConfig, PricingOverride, Provider, ProviderLimits, RoutingRule,
     RuleScope, Team, VirtualKey,
 };
-use super::pricing::Catalog;
 use super::secret::Secret;
 use super::time::Timestamp;
 use super::view::{Digest, LimitKey, Policy, View};

@@ -1,7 +1,10 @@
 //! The core: who may spend what. Pure: no I/O, no async, no clock, no float, no global.
 #![deny(clippy::float_arithmetic)]
 
+pub mod catalog;
 pub mod cel;
+pub mod charge;
+pub mod dice;
 pub mod edit;
 pub mod entity;
 pub mod judge;

@@ -80,6 +80,20 @@ impl Picos {
         let nanos = self.0.div_ceil(PICOS_PER_NANO);
         Nanos(i64::try_from(nanos).unwrap_or(i64::MAX))
     }
+
+    /// Exactly; nothing below zero is owed.
+    pub fn of(amount: Nanos) -> Picos {
+        Picos(u128::try_from(amount.0).unwrap_or(0) * PICOS_PER_NANO)
+    }
+
+    /// For a price of so many units together. Below a pico it rounds up.
+    pub fn div_ceil(self, units: u64) -> Picos {
+        Picos(self.0.div_ceil(u128::from(units.max(1))))
+    }
+
+    pub const fn get(self) -> u128 {
+        self.0
+    }
 }
 
 impl Add for Picos {

@@ -46,8 +46,7 @@ pub fn price(
     kind: RequestKind,
 ) -> Result<Option<Arc<Price>>, Refusal> {
     let provider = &target.provider.name;
-    let listed =
-        view.catalog.find(provider, &target.model).or_else(|| view.catalog.find(provider, &target.upstream_model));
+    let listed = view.catalog.find(provider, &target.model, &target.upstream_model, kind);
     let over = view.price_override_for(caller, &target.provider, target.key.as_deref(), &target.model, kind);
     let patched = over.and_then(|over| Price::patched(listed.map(|price| &**price), &over.patch, kind));
     if let Some(price) = patched.map(Arc::new).or_else(|| listed.cloned()) {
@@ -112,7 +111,7 @@ fn bare(view: &View, caller: Option<&Caller>, asked: Asked, model: &str) -> Resu
         .collect();
     let is_known = |config: &ProviderConfig, provider: &Provider| {
         names(&config.allowed_models, provider, model)
-            || view.catalog.find(&provider.name, model).is_some()
+            || view.catalog.find(&provider.name, model, model, asked.0).is_some()
             || provider.keys.iter().any(|key| names(&key.models, provider, model) || key.aliases.contains_key(model))
     };
     let any_known = candidates.iter().any(|(_, config, _, provider)| is_known(config, provider));

@@ -6,8 +6,9 @@
 use super::money::Nanos;
 use std::borrow::Cow;
 
-/// Units of one call. No two members count the same thing but one: `reasoning` is a part of `output`. A call is
-/// one request whatever else is in it, so requests are not counted.
+/// Units of one call. No two members count the same thing, except that four are parts of others: `reasoning` of
+/// `output`, and what is told apart among cached tokens. A call is one request whatever else is in it, so requests
+/// are not counted.
 ///
 /// Tokens are what most calls consist of and what token limits count. The rest is mostly zero; those are the
 /// units that speech, pictures, film and tools are sold by.
@@ -26,6 +27,7 @@ pub struct Usage {
     pub image_input: u64,
     /// Text tokens generated, reasoning included.
     pub output: u64,
+    /// Of `output`, what was thought and mostly not shown.
     pub reasoning: u64,
     /// Tokens of generated sound.
     pub audio_output: u64,
@@ -33,13 +35,17 @@ pub struct Usage {
     pub image_output: u64,
     /// Characters (not bytes) of text to be spoken.
     pub characters: u32,
+    /// Tokens of sound and of pictures among `cache_read`, and of sound among `cache_write`.
+    pub cached_audio: u32,
+    pub cached_image: u32,
+    pub written_audio: u32,
     /// Thousandths of a second of sound or film that were sent.
     pub input_millis: u32,
     /// Thousandths of a second of sound or film that were generated.
     pub output_millis: u32,
     /// Pictures that were sent, counted whether or not they have tokens as well.
     pub input_pictures: Pictures,
-    /// Pictures that came back, counted whether or not they have tokens as well.
+    /// Pictures that came back, counted whether or not they have tokens as well. A film is one, of its own size.
     pub output_pictures: Pictures,
     /// Web searches the provider made, or search units of a rerank.
     pub searches: u32,
@@ -139,12 +145,25 @@ pub enum SearchContext {
 impl SearchContext {
     pub const ALL: [SearchContext; 3] = [SearchContext::Medium, SearchContext::Low, SearchContext::High];
 
+    pub const fn word(self) -> &'static str {
+        match self {
+            SearchContext::Medium => "medium",
+            SearchContext::Low => "low",
+            SearchContext::High => "high",
+        }
+    }
+
     /// Reads a provider's word; unknown words mean the usual size.
     pub fn from_word(word: &str) -> SearchContext {
+        SearchContext::named(word).unwrap_or_default()
+    }
+
+    pub fn named(word: &str) -> Option<SearchContext> {
         match word {
-            "low" => SearchContext::Low,
-            "high" => SearchContext::High,
-            _ => SearchContext::Medium,
+            "low" => Some(SearchContext::Low),
+            "medium" => Some(SearchContext::Medium),
+            "high" => Some(SearchContext::High),
+            _ => None,
         }
     }
 }
@@ -160,7 +179,7 @@ pub enum Source {
 }
 
 /// The lane that served the call, where the provider names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum ServiceTier {
     #[default]
     Standard,
@@ -210,6 +229,9 @@ impl Usage {
         };
         let plain = [
             ("characters", u64::from(self.characters)),
+            ("cached_audio", u64::from(self.cached_audio)),
+            ("cached_image", u64::from(self.cached_image)),
+            ("written_audio", u64::from(self.written_audio)),
             ("input_millis", u64::from(self.input_millis)),
             ("output_millis", u64::from(self.output_millis)),
             (search, u64::from(self.searches)),
@@ -224,6 +246,36 @@ impl Usage {
             }
         }
         other
+    }
+
+    /// Takes back what `other` told. A name that nothing has is passed over.
+    pub fn take_other(&mut self, name: &str, units: u64) {
+        let small = u32::try_from(units).unwrap_or(u32::MAX);
+        let (name, more) = name.split_once('/').unwrap_or((name, ""));
+        let pictures = || {
+            let mut pictures = Pictures { count: small, ..Pictures::default() };
+            for word in more.split('/') {
+                match Pictures::size(word) {
+                    Some(size) => (pictures.width, pictures.height) = size,
+                    None => pictures.quality = Quality::from_word(word),
+                }
+            }
+            pictures
+        };
+        match name {
+            "characters" => self.characters = small,
+            "cached_audio" => self.cached_audio = small,
+            "cached_image" => self.cached_image = small,
+            "written_audio" => self.written_audio = small,
+            "input_millis" => self.input_millis = small,
+            "output_millis" => self.output_millis = small,
+            "searches" => (self.searches, self.search_context) = (small, SearchContext::from_word(more)),
+            "sessions" => self.sessions = u16::try_from(units).unwrap_or(u16::MAX),
+            "reported_nanodollars" => self.reported_cost = i64::try_from(units).ok().map(Nanos::new),
+            "input_pictures" => self.input_pictures = pictures(),
+            "output_pictures" => self.output_pictures = pictures(),
+            _ => {}
+        }
     }
 
     /// An estimate of plain text tokens.
@@ -251,6 +303,9 @@ mod tests {
             audio_output: 1 << 8,
             image_output: 1 << 9,
             characters: 1 << 10,
+            cached_audio: 1 << 10,
+            cached_image: 1 << 10,
+            written_audio: 1 << 10,
             input_millis: 1 << 11,
             output_millis: 1 << 12,
             input_pictures: pictures,
@@ -271,6 +326,9 @@ mod tests {
         let check = |usage: Usage, names: &[(&str, u64)]| {
             let other = usage.other();
             assert_eq!(other.iter().map(|(name, units)| (&**name, *units)).collect::<Vec<_>>(), names);
+            let mut taken = Usage { input: usage.input, image_output: usage.image_output, ..Usage::default() };
+            names.iter().for_each(|(name, units)| taken.take_other(name, *units));
+            assert_eq!(taken.other(), other);
         };
         let pictures = |count, width, height, quality| Pictures { count, width, height, quality };
         check(Usage { input: 5, image_output: 7, ..Usage::default() }, &[]);
@@ -279,6 +337,9 @@ mod tests {
         check(searches(SearchContext::High), &[("searches/high", 2)]);
         let all = Usage {
             characters: 1,
+            cached_audio: 9,
+            cached_image: 10,
+            written_audio: 11,
             input_millis: 2,
             output_millis: 3,
             searches: 4,
@@ -291,6 +352,9 @@ mod tests {
         };
         let names = [
             ("characters", 1),
+            ("cached_audio", 9),
+            ("cached_image", 10),
+            ("written_audio", 11),
             ("input_millis", 2),
             ("output_millis", 3),
             ("searches/low", 4),

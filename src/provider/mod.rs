@@ -8,12 +8,13 @@
 //! reads a usage object and says what a stream's event means. `json`, `stream` and `reader` know no dialect.
 
 pub mod dialect;
+pub mod failure;
 pub mod json;
 pub mod openai;
 pub mod reader;
 pub mod stream;
 
-pub use dialect::openai::{Call, usage_from_value};
+pub use dialect::openai::{Call, Rewrite, usage_from_value};
 pub use dialect::{CallError, FirstEvent, Garbage, Weight};
 pub use reader::{Out, Reader, Reading};
 

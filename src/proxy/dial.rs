@@ -86,7 +86,7 @@ pub(super) enum DialError {
     #[error("'{0}' is not a usable URL")]
     Url(String),
     #[error("cannot resolve {host}")]
-    Resolve { host: String, source: std::io::Error },
+    Resolve { host: String, source: Option<Arc<std::io::Error>> },
     #[error("{host} has no address")]
     NoAddress { host: String },
     #[error("address {address} of {host} is not allowed by server.upstream_private_addresses, or never is")]

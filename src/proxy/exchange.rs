@@ -17,6 +17,8 @@ pub struct Exchange {
     pub(super) request_id: Option<HeaderValue>,
     /// Attempts so far, the current one included.
     pub(super) attempts: u32,
+    /// What the current attempt's answers are capped at, where the call itself allows more.
+    pub(super) lowered: Option<u64>,
     /// The status that the client saw.
     pub(super) status: Option<u16>,
     /// The web page that calls, if it may read the answer.
@@ -33,6 +35,7 @@ impl Exchange {
             arrived,
             request_id: None,
             attempts: 0,
+            lowered: None,
             status: None,
             page: None,
             client_left: false,

@@ -28,6 +28,8 @@ const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// An answer that is to be passed on.
 pub(super) struct Answer {
     pub(super) head: Box<ResponseHeader>,
+    /// What was read of its body already. Nobody reads it again.
+    pub(super) begun: Bytes,
     /// Absent for error answers, of which nothing is charged.
     pub(super) reader: Option<Reader>,
     pub(super) first_piece_by: Instant,
@@ -67,10 +69,13 @@ enum Next {
 
 /// Passes the answer on, piece by piece.
 pub(super) async fn pump(session: &mut Session, x: &mut Exchange, line: &mut Line, answer: Answer) -> Pumped {
-    let Answer { head, mut reader, first_piece_by, all_by, idle, judge_first_event, drain } = answer;
+    let Answer { head, begun, mut reader, first_piece_by, all_by, idle, judge_first_event, drain } = answer;
     let status = head.status.as_u16();
     let mut head = Some(head);
     let mut out = Out::new();
+    if !begun.is_empty() {
+        out.push(begun);
+    }
     let mut judging = judge_first_event;
     let mut held = 0;
     // Met while looking whether more was there. The session would not tell it a second time: to it the

@@ -8,6 +8,7 @@ mod admit;
 mod call;
 mod dial;
 mod exchange;
+mod fetch;
 mod forward;
 mod guard;
 mod identify;
@@ -16,6 +17,8 @@ mod resolve;
 mod respond;
 mod settle;
 mod through;
+
+pub use fetch::{FetchError, Fetcher};
 
 use crate::governance::entity::{BODY_BYTES_MAX, ClientConfig};
 use crate::governance::refusal::Refusal;
@@ -162,6 +165,7 @@ impl Gateway {
         };
         about.kind = Some(kind);
         let caller = identify::identify(&snapshot.view, &self.state.hasher, &head.headers)?;
+        let _in_flight = self.guard.enter_key(caller.as_deref(), &snapshot.view.policy)?;
         let body_bytes_max = self.options.body_bytes_max.or(snapshot.view.client.body_bytes_max);
         let request = call::read(session, kind, body_bytes_max.unwrap_or(BODY_BYTES_MAX)).await?;
         about.model = Some(request.call.model.clone());

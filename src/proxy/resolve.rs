@@ -1,16 +1,22 @@
 //! Names and the addresses they have, and which addresses are nobody's business.
 //!
 //! A name is looked up before its first use and refreshed in the background after that, so a slow
-//! name server delays nobody who has an address already.
+//! name server delays nobody who has an address already. One look-up serves everybody who waits for it.
 
 use super::dial::DialError;
 use crate::state::clock::{since, stopwatch};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 const NAME_TTL: Duration = Duration::from_secs(30);
+/// A name that could not be looked up is not looked up again before this.
+const FAILURE_TTL: Duration = Duration::from_secs(1);
+/// Nobody waits longer for a name server.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A name or an address, and a port.
 pub(super) struct Host {
@@ -19,14 +25,24 @@ pub(super) struct Host {
     pub(super) port: u16,
     /// The address, where the name is one.
     literal: Option<Arc<[IpAddr]>>,
-    known: RwLock<Option<Known>>,
-    refreshing: AtomicBool,
+    known: watch::Sender<Known>,
+    /// Somebody looks it up, for everybody.
+    looking: AtomicBool,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Known {
-    addresses: Arc<[IpAddr]>,
-    since: Instant,
+    addresses: Option<Arc<[IpAddr]>>,
+    /// When the last look-up ended.
+    since: Option<Instant>,
+    /// How it ended, if it was in vain.
+    failure: Option<Arc<std::io::Error>>,
+}
+
+impl Known {
+    fn is_older_than(&self, age: Duration) -> bool {
+        self.since.is_none_or(|at| since(at) > age)
+    }
 }
 
 impl Host {
@@ -35,8 +51,8 @@ impl Host {
             name: name.into(),
             port,
             literal: name.parse().ok().map(|address: IpAddr| Arc::from([address])),
-            known: RwLock::default(),
-            refreshing: AtomicBool::new(false),
+            known: watch::Sender::default(),
+            looking: AtomicBool::new(false),
         }
     }
 
@@ -44,38 +60,60 @@ impl Host {
         if let Some(literal) = &self.literal {
             return Ok(Arc::clone(literal));
         }
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(known) = known else { return self.look_up().await };
-        if since(known.since) > NAME_TTL && !self.refreshing.swap(true, Ordering::AcqRel) {
-            let host = Arc::clone(self);
-            tokio::spawn(async move {
-                if let Err(error) = host.look_up().await {
-                    tracing::warn!(host = %host.name, %error, "name not refreshed; keeping its last addresses");
-                }
-                host.refreshing.store(false, Ordering::Release);
-            });
+        // Before anything is read: what changes after this is seen.
+        let mut news = self.known.subscribe();
+        let known = news.borrow_and_update().clone();
+        if let Some(addresses) = known.addresses.as_ref() {
+            if known.is_older_than(NAME_TTL) {
+                self.look_up();
+            }
+            return Ok(Arc::clone(addresses));
         }
-        Ok(known.addresses)
+        // A name server that fails is not asked by every call, and one that is slow only once at a time: each
+        // look-up takes a thread, and the names of other providers need some, too.
+        if known.is_older_than(FAILURE_TTL) {
+            self.look_up();
+            // An end of this wait is also told by the time alone.
+            let _ = timeout(LOOK_UP_TIMEOUT, news.changed()).await;
+        }
+        let known = news.borrow().clone();
+        known.addresses.ok_or_else(|| DialError::Resolve { host: self.name.to_string(), source: known.failure })
     }
 
-    async fn look_up(&self) -> Result<Arc<[IpAddr]>, DialError> {
-        let host = || self.name.to_string();
-        let found = tokio::net::lookup_host((&*self.name, self.port)).await;
-        let found = found.map_err(|source| DialError::Resolve { host: host(), source })?;
-        let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-        if addresses.is_empty() {
-            return Err(DialError::NoAddress { host: host() });
+    /// Looks the name up in the background, unless somebody does already.
+    fn look_up(self: &Arc<Self>) {
+        if self.looking.swap(true, Ordering::AcqRel) {
+            return;
         }
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        // Staying with the address in use keeps its connections in use.
-        if let Some(used) = known.as_ref().and_then(|known| known.addresses.first().copied())
-            && let Some(at) = addresses.iter().position(|&address| address == used)
-        {
-            addresses.swap(0, at);
-        }
-        let addresses: Arc<[IpAddr]> = addresses.into();
-        *known = Some(Known { addresses: Arc::clone(&addresses), since: stopwatch() });
-        Ok(addresses)
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            let found = tokio::net::lookup_host((&*host.name, host.port)).await;
+            host.learn(found.map(|found| found.map(|address| address.ip()).collect()));
+            host.looking.store(false, Ordering::Release);
+        });
+    }
+
+    fn learn(&self, found: std::io::Result<Vec<IpAddr>>) {
+        self.known.send_modify(|known| {
+            known.since = Some(stopwatch());
+            match found {
+                Ok(mut addresses) if !addresses.is_empty() => {
+                    // Staying with the address in use keeps its connections in use.
+                    let used = known.addresses.as_ref().and_then(|known| known.first().copied());
+                    if let Some(at) = used.and_then(|used| addresses.iter().position(|&address| address == used)) {
+                        addresses.swap(0, at);
+                    }
+                    (known.addresses, known.failure) = (Some(addresses.into()), None);
+                }
+                found => {
+                    let error = found.err().unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
+                    if known.addresses.is_some() {
+                        tracing::warn!(host = %self.name, %error, "name not refreshed; keeping its last addresses");
+                    }
+                    known.failure = Some(Arc::new(error));
+                }
+            }
+        });
     }
 }
 
@@ -133,6 +171,35 @@ fn allowed_v6(address: Ipv6Addr, private: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_look_up_serves_all_and_a_failure_is_remembered() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let host = Arc::new(Host::new("nobody.invalid", 80));
+            // Somebody looks, and takes their time.
+            host.looking.store(true, Ordering::Release);
+            let (first, second) = (host.addresses(), host.addresses());
+            let answer = async {
+                tokio::task::yield_now().await;
+                host.learn(Ok(vec![IpAddr::from([127, 0, 0, 2]), IpAddr::from([127, 0, 0, 1])]));
+            };
+            let (first, second, ()) = tokio::join!(first, second, answer);
+            assert_eq!((first.unwrap().len(), second.unwrap().len()), (2, 2));
+            // The one in use stays the first; a failure later changes nothing.
+            host.learn(Ok(vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2])]));
+            host.learn(Err(std::io::ErrorKind::TimedOut.into()));
+            assert_eq!(host.addresses().await.unwrap().first(), Some(&IpAddr::from([127, 0, 0, 2])));
+            // A name that is unknown is not asked for by every call.
+            let unknown = Arc::new(Host::new("nobody.invalid", 80));
+            unknown.learn(Ok(Vec::new()));
+            assert!(unknown.addresses().await.is_err());
+            assert!(!unknown.looking.load(Ordering::Acquire));
+            // An address is its own.
+            let literal = Arc::new(Host::new("::1", 80));
+            assert_eq!(literal.addresses().await.unwrap().len(), 1);
+        });
+    }
 
     #[test]
     fn metadata_is_never_a_provider() {

@@ -1,7 +1,11 @@
 //! What the ledger can be asked, what it answers, and for how long it remembers.
 
-use crate::governance::money::{Nanos, Rate};
+use crate::governance::charge::{self, Part};
+use crate::governance::money::{Nanos, Picos};
+use crate::governance::pricing::Price;
+use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
+use crate::governance::usage::{ServiceTier, Usage};
 use std::collections::BTreeMap;
 
 /// What is counted in an entry, by the names of the ledger's columns. `reasoning` is part of `output`.
@@ -14,19 +18,6 @@ pub const UNITS: [&str; 10] = [
     "image_input",
     "output",
     "reasoning",
-    "audio_output",
-    "image_output",
-];
-
-/// Of those, the ones that have a price of their own.
-pub const PRICED: [&str; 9] = [
-    "input",
-    "cache_read",
-    "cache_write",
-    "cache_write_long",
-    "audio_input",
-    "image_input",
-    "output",
     "audio_output",
     "image_output",
 ];
@@ -76,8 +67,8 @@ pub struct LedgerEntry {
     pub cost: Nanos,
     /// What else it consumed, by name.
     pub other: BTreeMap<String, u64>,
-    /// What one unit cost, by its name among `UNITS` or in `other`. Absent: it had no price, or that is not known.
-    pub rates: Option<BTreeMap<String, Rate>>,
+    /// What it was charged by. Absent: it had no price, or that is not known.
+    pub price: Option<Price>,
     /// The entry that this one corrects; its figures are then differences.
     pub corrects: Option<u128>,
 }
@@ -95,14 +86,38 @@ pub enum Group {
 }
 
 impl LedgerEntry {
-    /// How many units of this name it consumed; none of a name that nobody knows. Absent of a correction, whose
-    /// figures are differences.
-    pub fn units_of(&self, name: &str) -> Option<u64> {
-        let column = UNITS.into_iter().position(|unit| unit == name);
-        match column {
-            Some(place) => u64::try_from(self.units[place]).ok(),
-            None => Some(self.other.get(name).copied().unwrap_or(0)),
+    /// What it consumed. Absent of a correction, whose figures are differences.
+    pub fn usage(&self) -> Option<Usage> {
+        let mut units = [0; UNITS.len()];
+        for (units, stored) in units.iter_mut().zip(self.units) {
+            *units = u64::try_from(stored).ok()?;
         }
+        let [input, cache_read, cache_write, cache_write_long, audio_input, image_input, rest @ ..] = units;
+        let [output, reasoning, audio_output, image_output] = rest;
+        let mut usage = Usage {
+            input,
+            cache_read,
+            cache_write,
+            cache_write_long,
+            audio_input,
+            image_input,
+            output,
+            reasoning,
+            audio_output,
+            image_output,
+            tier: ServiceTier::from_word(&self.tier),
+            ..Usage::default()
+        };
+        self.other.iter().for_each(|(name, units)| usage.take_other(name, *units));
+        Some(usage)
+    }
+
+    /// What its cost is made of. Absent where that is not known, or does not come to the cost.
+    pub fn parts(&self) -> Option<Vec<Part>> {
+        let usage = self.usage().filter(|usage| self.price.is_some() || usage.reported_cost.is_some())?;
+        let parts = charge::parts(self.price.as_ref(), RequestKind::from_name(&self.kind)?, &usage);
+        let sum: Picos = parts.iter().map(|part| part.amount).sum();
+        (sum.round_up() == self.cost && self.corrects.is_none()).then_some(parts)
     }
 }
 

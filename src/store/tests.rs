@@ -9,6 +9,7 @@ mod entities;
 mod journal;
 mod kept;
 mod ledger;
+mod simulator;
 mod upgrade;
 
 use super::*;

@@ -3,7 +3,9 @@
 use crate::governance::refusal::Refusal;
 use crate::governance::usage::Usage;
 use prometheus::core::Collector;
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use std::time::Duration;
 
 /// Everything counted, in its own registry.
@@ -26,6 +28,19 @@ pub struct Metrics {
     unpriced: IntCounterVec,
     /// `tollgate_excess_charges_total{provider}`: charges above what was held for them.
     excess: IntCounterVec,
+    /// `tollgate_provider_healthy{provider}`: 0 while it is ejected or none of its keys can be used.
+    pub provider_healthy: IntGaugeVec,
+    /// `tollgate_provider_in_flight{provider}`: calls that have a place there.
+    pub provider_in_flight: IntGaugeVec,
+    /// `tollgate_provider_waiting{provider}`: calls that wait for a place there.
+    pub provider_waiting: IntGaugeVec,
+    /// `tollgate_ejections_total{provider,what}`: who is left alone for a while: the `provider` or a `key` after
+    /// failures in a row, a `rejected_key`, a `resting_key` or a `resting_model` at one that its provider limits.
+    ejections: IntCounterVec,
+    /// `tollgate_provider_full_total{provider}`: calls that found no place, or not in time.
+    full: IntCounterVec,
+    /// `tollgate_excess_nanodollars_total{provider}`: money billed beyond the most that calls could have come to.
+    excess_nanos: IntCounterVec,
     /// `tollgate_request_duration_seconds`: from the request's head to the end of its answer.
     duration: Histogram,
     /// `tollgate_first_byte_seconds`: from the request's head to the answer's first byte from a provider.
@@ -42,6 +57,14 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     /// `tollgate_config_last_reload_successful`: 0 while the newest reload was refused.
     pub reload_good: IntGauge,
+    /// `tollgate_price_refreshes_total{outcome}`: looks at the price table's file or URL: `changed`, `unchanged`, `failed`.
+    pub price_refreshes: IntCounterVec,
+    /// `tollgate_price_last_refresh_successful`: 0 while the newest look failed, and the prices before hold.
+    pub price_good: IntGauge,
+    /// `tollgate_prices`: list prices in force.
+    pub price_models: IntGauge,
+    /// `tollgate_reported_costs_total{provider,outcome}`: costs that providers told, `charged` or `absurd`.
+    reported: IntCounterVec,
     /// `tollgate_admin_auth_failures_total`: requests to the admin listener with a token or password that is none.
     pub admin_auth_failures: IntCounter,
 }
@@ -62,6 +85,7 @@ impl Metrics {
         let counter = |name, help| add(&registry, IntCounter::new(name, help));
         let gauge = |name, help| add(&registry, IntGauge::new(name, help));
         let counters = |name, help, labels: &[&str]| add(&registry, IntCounterVec::new(Opts::new(name, help), labels));
+        let gauges = |name, help| add(&registry, IntGaugeVec::new(Opts::new(name, help), &["provider"]));
         let metrics = Metrics {
             requests: counters("tollgate_requests_total", "Answers by class of status.", &["status"]),
             refusals: counters("tollgate_refusals_total", "Governed refusals by code.", &["code"]),
@@ -75,6 +99,23 @@ impl Metrics {
             estimated: counters("tollgate_estimated_charges_total", "Charges by estimate.", &["provider"]),
             unpriced: counters("tollgate_unpriced_calls_total", "Calls served without a price.", &["provider"]),
             excess: counters("tollgate_excess_charges_total", "Charges above their hold.", &["provider"]),
+            provider_healthy: gauges(
+                "tollgate_provider_healthy",
+                "0 while a provider is ejected or has no usable key.",
+            ),
+            provider_in_flight: gauges("tollgate_provider_in_flight", "Calls that have a place at a provider."),
+            provider_waiting: gauges("tollgate_provider_waiting", "Calls that wait for a place at a provider."),
+            ejections: counters(
+                "tollgate_ejections_total",
+                "Providers, keys and models that were left alone.",
+                &["provider", "what"],
+            ),
+            full: counters("tollgate_provider_full_total", "Calls that found no place at a provider.", &["provider"]),
+            excess_nanos: counters(
+                "tollgate_excess_nanodollars_total",
+                "Money billed beyond the most that calls could have come to, in billionths of a dollar.",
+                &["provider"],
+            ),
             duration: seconds("tollgate_request_duration_seconds", "From request to the end of the answer."),
             first_byte: seconds("tollgate_first_byte_seconds", "From request to the provider's first byte."),
             open_holds: gauge("tollgate_open_holds", "Attempts admitted and not yet settled."),
@@ -83,10 +124,23 @@ impl Metrics {
             ledger_failures: counter("tollgate_ledger_failures_total", "Ledger batches the store did not take."),
             reloads: counters("tollgate_config_reloads_total", "Config reloads by outcome.", &["outcome"]),
             reload_good: gauge("tollgate_config_last_reload_successful", "0 while the newest reload was refused."),
+            price_refreshes: counters(
+                "tollgate_price_refreshes_total",
+                "Looks at the price table's source by outcome.",
+                &["outcome"],
+            ),
+            price_good: gauge("tollgate_price_last_refresh_successful", "0 while the prices could not be refreshed."),
+            price_models: gauge("tollgate_prices", "List prices in force."),
+            reported: counters(
+                "tollgate_reported_costs_total",
+                "Costs that providers told, by what became of them.",
+                &["provider", "outcome"],
+            ),
             admin_auth_failures: counter("tollgate_admin_auth_failures_total", "Wrong tokens and passwords."),
             registry: registry.clone(),
         };
         metrics.reload_good.set(1);
+        metrics.price_good.set(1);
         metrics
     }
 
@@ -134,6 +188,23 @@ impl Metrics {
 
     pub fn unpriced(&self, provider: &str) {
         self.unpriced.with_label_values(&[provider]).inc();
+    }
+
+    pub fn ejected(&self, provider: &str, what: &str) {
+        self.ejections.with_label_values(&[provider, what]).inc();
+    }
+
+    pub fn full(&self, provider: &str) {
+        self.full.with_label_values(&[provider]).inc();
+    }
+
+    pub fn reported(&self, provider: &str, outcome: &str) {
+        self.reported.with_label_values(&[provider, outcome]).inc();
+    }
+
+    /// Counts what a provider billed beyond the bound that it was given.
+    pub fn beyond_bound(&self, provider: &str, nanos: u64) {
+        self.excess_nanos.with_label_values(&[provider]).inc_by(nanos);
     }
 
     pub fn excess(&self, provider: &str) {

@@ -126,6 +126,24 @@ impl House {
         self.key(json!({"budget": {"max_limit": dollars, "reset_duration": "1h"}})).await
     }
 
+    /// Declares a provider anew, so that what became of its calls so far is forgotten.
+    pub async fn heal(&self, provider: &str) {
+        let path = format!("/api/providers/{provider}");
+        let shown = self.administer("GET", &path, None).await.json();
+        let mut network = shown["network_config"].clone();
+        network["max_conns_per_host"] = json!(network["max_conns_per_host"].as_u64().unwrap() % 5_000 + 1);
+        let reply = self.administer("PUT", &path, Some(json!({"network_config": network}))).await;
+        assert_eq!((reply.status, &reply.json()["provider_status"]), (200, &json!("active")), "{reply:?}");
+    }
+
+    /// One metric, by its name with its labels; 0 if it is not there.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let reply = self.administer("GET", "/metrics", None).await;
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or(0)
+    }
+
     /// Speaks to the admin API as an administrator.
     pub async fn administer(&self, method: &str, path: &str, body: Option<Value>) -> Reply {
         let request =
@@ -289,10 +307,9 @@ fn usual_config(fake: &Fake, dir: &Dir, proxy: u16, admin: u16) -> Value {
     })
 }
 
-/// A provider at `url` with these keys, the first of them tried first.
+/// A provider at `url` with these keys, the first of them tried first: the others have no weight.
 pub fn provider(url: &str, keys: &[(&str, &str)]) -> Value {
-    let count = keys.len();
-    let key = |(n, (name, value)): (usize, &(&str, &str))| json!({"id": name, "name": name, "value": value, "weight": count - n, "models": ["*"]});
+    let key = |(n, (name, value)): (usize, &(&str, &str))| json!({"id": name, "name": name, "value": value, "weight": u8::from(n == 0), "models": ["*"]});
     json!({
         "keys": keys.iter().enumerate().map(key).collect::<Vec<_>>(),
         "network_config": {"base_url": url, "default_request_timeout_in_seconds": 10},

@@ -1,6 +1,7 @@
 //! The whole house: the real proxy on free ports, in front of a provider that does as it is told.
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking, and most of what is here are helpers of tests")]
 
+mod admission;
 mod authority;
 mod bad_days;
 mod binary;
@@ -8,6 +9,7 @@ mod bodies;
 mod crash;
 mod database;
 mod dialects;
+mod endings;
 mod fake;
 mod fallover;
 mod floors;
@@ -15,8 +17,10 @@ mod governed;
 mod house;
 mod money;
 mod odd;
+mod prices;
 mod raw;
 mod refusals;
+mod resilience;
 mod sdk;
 mod streams;
 mod surface;

@@ -148,3 +148,18 @@ fn answers_that_the_document_does_not_have_are_noticed() {
     let put = |allow| is_fine(Method::PUT, "/healthz", 405, &[json[0], ("allow", allow)], &error(405));
     assert!(put("GET, HEAD") && put("GET") && !put("GET, POST") && !put(""));
 }
+
+#[test]
+fn the_document_has_every_price_that_a_patch_may_set() {
+    use crate::governance::entity::PRICE_FIELDS;
+    let all: serde_json::Map<String, Value> = PRICE_FIELDS.iter().map(|name| ((*name).to_owned(), json!(1))).collect();
+    let all = Value::Object(all);
+    assert_eq!(DOCUMENT.faults("/components/schemas/PricePatch", &all), Vec::<String>::new());
+    for wrong in ["input_cost_per_token_above_9k_tokens", "input_cost_per_token_fast", "mode"] {
+        assert!(!PRICE_FIELDS.contains(&wrong));
+        assert!(!DOCUMENT.faults("/components/schemas/PricePatch", &json!({ wrong: 1 })).is_empty(), "{wrong}");
+    }
+    // And no others: each name that it lists is one.
+    let listed = DOCUMENT.root["components"]["schemas"]["PricePatch"]["properties"].as_object().unwrap();
+    assert!(listed.keys().all(|name| PRICE_FIELDS.contains(&name.as_str())));
+}

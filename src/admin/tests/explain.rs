@@ -1,7 +1,8 @@
 //! A dry run of a call.
 
 use super::*;
-use crate::governance::pricing::{Catalog, Price};
+use crate::governance::catalog::Catalog;
+use crate::governance::pricing::Price;
 
 const EXPLAIN: &str = "/api/governance/explain";
 
@@ -9,7 +10,7 @@ const EXPLAIN: &str = "/api/governance/explain";
 fn priced() -> House {
     let house = House::new();
     let mut catalog = Catalog::default();
-    catalog.insert("local", "m", Price::default());
+    catalog.insert("local", "m", None, Price::default());
     let edits = vec![Edit::Catalog(Arc::new(catalog))];
     let commit = |_: &Snapshot, _: &View, _: &[Edit], ()| Ok::<(), ApiError>(());
     house.admin.state.change(&HashMap::new(), |_| Ok((edits, ())), commit).unwrap();

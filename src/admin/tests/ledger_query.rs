@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::governance::money::Rate;
-use crate::governance::pricing::{Price, Prices};
+use crate::governance::pricing::Price;
 use crate::state::outbox::{ChargeId, Entry};
 
 const LEDGER: &str = "/api/ledger";
@@ -10,17 +10,14 @@ const HOUR: i64 = 3_600_000;
 
 /// A settled call, as it comes into the books.
 fn call(id: u128, model: &str, at: i64, ending: Ending) -> Entry {
-    let price = Price {
-        standard: Prices {
-            input: Some(Rate::new(2_500_000)),
-            output: Some(Rate::new(10_000_000)),
-            cache_read: Some(Rate::new(1_250_001)),
-            ..Prices::default()
-        },
-        ..Price::default()
-    };
+    let price = Price::named([
+        ("input_cost_per_token", Rate::new(2_500_000)),
+        ("output_cost_per_token", Rate::new(10_000_000)),
+        ("cache_read_input_token_cost", Rate::new(1_250_001)),
+    ]);
     let usage = Usage { input: 100, cache_read: 3, output: 10, reasoning: 4, ..Usage::default() };
-    let cost = price.cost(&usage);
+    let kind = if id == 3 { RequestKind::Embedding } else { RequestKind::ChatCompletion };
+    let cost = price.cost(kind, &usage);
     Entry {
         id: ChargeId(id),
         tag: CallTag {
@@ -29,7 +26,7 @@ fn call(id: u128, model: &str, at: i64, ending: Ending) -> Entry {
             customer: (id == 2).then(|| "acme".into()),
             provider: "local".into(),
             model: model.into(),
-            kind: if id == 3 { RequestKind::Embedding } else { RequestKind::ChatCompletion },
+            kind,
             admitted_at: Timestamp::from_millis(at),
             price: (ending == Ending::Completed).then(|| Arc::new(price)),
         },

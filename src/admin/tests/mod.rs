@@ -170,6 +170,7 @@ impl House {
             metrics,
             ledger: writer.health(),
             reload: Arc::default(),
+            prices: Arc::default(),
             token: token.map(Secret::new),
             metrics_auth,
             allowed_origins,

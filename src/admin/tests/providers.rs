@@ -1,7 +1,8 @@
 //! Providers, their keys and their models over REST.
 
 use super::*;
-use crate::governance::pricing::{Catalog, Price};
+use crate::governance::catalog::Catalog;
+use crate::governance::pricing::Price;
 
 const PROVIDERS: &str = "/api/providers";
 
@@ -388,9 +389,9 @@ async fn a_deleted_key_locks_its_users_out() {
 async fn models_are_listed_by_what_serves_them() {
     let house = House::new();
     let mut catalog = Catalog::default();
-    let price = Price { input_tokens_max: Some(8_000), output_tokens_max: Some(4_000), ..Price::default() };
+    let price = Price::default().within(Some(8_000), Some(4_000));
     for model in ["gpt-4o", "gpt-4o-2024-08-06", "o1", "o1-mini", "tts", "whisper"] {
-        catalog.insert("local", model, price.clone());
+        catalog.insert("local", model, None, price.clone());
     }
     let edits = vec![Edit::Catalog(Arc::new(catalog))];
     let commit = |_: &Snapshot, _: &View, _: &[Edit], ()| Ok::<(), ApiError>(());

@@ -10,7 +10,7 @@ async fn readiness_names_each_check() {
     let checks = ready.json()["checks"].clone();
     assert_eq!(
         checks.as_object().unwrap().keys().collect::<Vec<_>>(),
-        ["config_reload", "ledger", "snapshot", "store"]
+        ["config_reload", "ledger", "prices", "snapshot", "store"]
     );
     assert!(checks.as_object().unwrap().values().all(|check| check["ok"] == true));
     house.admin.reload.refused("server.listen: no such address".into());
@@ -18,6 +18,13 @@ async fn readiness_names_each_check() {
     assert_eq!((ready.status, &ready.json()["checks"]["config_reload"]["ok"]), (200, &json!(false)));
     house.admin.reload.good();
     assert_eq!(house.get("/readyz").await.json()["checks"]["config_reload"]["ok"], true);
+    house.admin.prices.good("builtin", "ab12", 96);
+    house.admin.prices.failed("the URL at x", "status 500".into());
+    let ready = house.get("/readyz").await;
+    let prices = json!({
+        "ok": false, "source": "builtin", "sha256": "ab12", "models": 96, "error": "the URL at x: status 500",
+    });
+    assert_eq!((ready.status, &ready.json()["checks"]["prices"]), (200, &prices));
     assert_eq!(house.get("/healthz").await.json(), json!({"status": "ok"}));
 }
 

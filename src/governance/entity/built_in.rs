@@ -91,6 +91,11 @@ pub fn is_reached_by_key(name: &str) -> bool {
     find(name).is_some_and(|built_in| built_in.speaks == Speaks::OpenAiAtKey)
 }
 
+/// Whether a built-in provider says with each answer what the whole call cost, and is believed.
+pub(super) fn reports_cost(name: &str) -> bool {
+    matches!(name, "openrouter" | "perplexity")
+}
+
 /// Whether a stream tells its usage without being asked for it.
 pub(super) fn tells_usage_unasked(name: &str) -> bool {
     find(name).is_some_and(|built_in| built_in.speaks == Speaks::OpenAiUnasked)

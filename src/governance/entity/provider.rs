@@ -60,7 +60,7 @@ pub struct Network {
     pub beta_header_overrides: BTreeMap<String, bool>,
 }
 
-/// Stored and returned: requests are bounded for each client address, not for each provider.
+/// How many calls it has at once, and how many wait for their turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Concurrency {
     pub concurrency: u32,
@@ -132,6 +132,13 @@ impl Provider {
         self.custom.as_ref().map_or(&*self.name, |custom| custom.base)
     }
 
+    /// Whether what it says that a call cost is believed: of those known to say so, where they themselves answer.
+    pub fn reports_cost(&self, key: Option<&ProviderKey>) -> bool {
+        self.custom.is_none()
+            && built_in::reports_cost(&self.name)
+            && self.base_url(key) == built_in::built_in_base_url(&self.name)
+    }
+
     /// Whether it is called without a credential. A self-hosted one is, while it has no keys and its
     /// URL is known.
     pub fn keyless(&self) -> bool {
@@ -198,6 +205,26 @@ mod tests {
 
     const CHAT: RequestKind = RequestKind::ChatCompletion;
     const EMBEDDING: RequestKind = RequestKind::Embedding;
+
+    #[test]
+    fn what_a_call_cost_is_believed_of_few_and_where_they_are() {
+        let check = |name: &str, url: Option<&str>, believed: bool| {
+            let mut provider = Provider::new(name, Timestamp::from_millis(0));
+            if let Some(url) = url {
+                provider.network.base_url = Some(url.to_owned());
+            }
+            assert_eq!(provider.reports_cost(None), believed, "{name} {url:?}");
+        };
+        check("openrouter", None, true);
+        check("perplexity", None, true);
+        check("openrouter", Some("https://openrouter.ai/api"), true);
+        check("openrouter", Some("https://openrouter.example/api"), false);
+        check("perplexity", Some("http://api.perplexity.ai"), false);
+        check("openai", None, false);
+        check("xai", None, false);
+        let posing = Provider { name: "openrouter".into(), ..custom(None, &[]) };
+        assert!(!posing.reports_cost(None));
+    }
 
     fn custom(allowed: Option<&[&str]>, paths: &[(&str, &str)]) -> Provider {
         let custom = CustomProvider {

@@ -10,6 +10,7 @@ mod overrides;
 #[cfg(test)]
 mod tests;
 
+use super::catalog::Catalog;
 use super::edit::{Applied, Edit, EntryKey};
 use super::entity::{
     BasicAuth, ClientConfig, Customer, ModelConfig, PricingOverride, Provider, ProviderKey, ProviderLimits,
@@ -17,7 +18,8 @@ use super::entity::{
 };
 use super::judge::Admission;
 use super::model_name;
-use super::pricing::{Catalog, UnknownModel};
+use super::money::Nanos;
+use super::pricing::UnknownModel;
 use super::request::RequestKind;
 use super::time::Timestamp;
 use imbl::shared_ptr::DefaultSharedPtr;
@@ -62,13 +64,35 @@ pub struct View {
 }
 
 /// Settings of the config file that decide about requests.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     pub admission: Admission,
+    /// No answer is lowered to fewer tokens than this.
+    pub output_min: u64,
+    /// The most that one call may be able to cost. Absent: no cap.
+    pub request_cost_max: Option<Nanos>,
+    /// How many calls of one virtual key may be in flight at once. Absent: no cap.
+    pub in_flight_per_key_max: Option<u32>,
     /// Whether a key without provider configs may use everything, or nothing.
     pub allow_by_default: bool,
     pub unknown_model: UnknownModel,
 }
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            admission: Admission::default(),
+            output_min: OUTPUT_MIN,
+            request_cost_max: None,
+            in_flight_per_key_max: None,
+            allow_by_default: false,
+            unknown_model: UnknownModel::default(),
+        }
+    }
+}
+
+/// The least that OpenAI's responses take for a cap.
+const OUTPUT_MIN: u64 = 16;
 
 /// A virtual key as found, with every limit that applies to its calls.
 #[derive(Debug)]

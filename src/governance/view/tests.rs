@@ -6,7 +6,7 @@ use crate::governance::entity::{
     Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, ProviderConfig, RuleScope, Weight,
 };
 use crate::governance::money::{Nanos, Rate};
-use crate::governance::pricing::{Price, Prices};
+use crate::governance::pricing::Price;
 use crate::governance::refusal::Refusal;
 use crate::governance::route::{self, Target};
 use crate::governance::time::{Span, Window};
@@ -538,7 +538,7 @@ fn an_override_that_leaves_out_a_price_frees_nothing() {
     let cost = |view: &View, caller: &str, kind| {
         let caller = view.caller_by_id(caller).map(|caller| &**caller);
         let usage = Usage { input: 1_000, output: 1_000, ..Usage::default() };
-        route::price(view, caller, &target, kind).map(|price| price.map(|price| price.cost(&usage).get()))
+        route::price(view, caller, &target, kind).map(|price| price.map(|price| price.cost(kind, &usage).get()))
     };
     let (chat, embedding) = (RequestKind::ChatCompletion, RequestKind::Embedding);
     let refused = || Err(Refusal::ModelNotPriced { provider: "openai".to_owned(), model: "m".to_owned() });
@@ -546,8 +546,7 @@ fn an_override_that_leaves_out_a_price_frees_nothing() {
     assert_eq!(cost(&view, "k1", chat), refused());
     assert_eq!(cost(&view, "k1", embedding), Ok(Some(5_000)));
     assert_eq!(cost(&view, "k2", chat), Ok(None));
-    let standard = Prices { input: Some(Rate::new(7_000)), ..Prices::default() };
-    let house = Arc::new(Price { standard, ..Price::default() });
+    let house = Arc::new(Price::named([("input_cost_per_token", Rate::new(7_000))]));
     let policy = Policy { unknown_model: UnknownModel::Priced(house), ..Policy::default() };
     view.apply(&Edit::Policy(policy), &mut slots);
     assert_eq!(cost(&view, "k1", chat), Ok(Some(7_000)));

@@ -1,9 +1,10 @@
 //! One attempt: a connection, the request, the answer, and the end of its hold whichever way it went.
 
 use super::heads::{client_head, upstream_head};
-use super::{Attempt, Failed, Job};
+use super::{Attempt, Failed, Job, Said, Sign};
 use crate::governance::route::Target;
-use crate::provider::{Reader, Reading, openai};
+use crate::provider::failure::{Again, Told, Verdict, verdict};
+use crate::provider::{Reader, Reading, Rewrite, openai};
 use crate::proxy::Failure;
 use crate::proxy::admit::Admitted;
 use crate::proxy::dial::{DialError, Line};
@@ -11,8 +12,9 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::meter::{Answer, client_left, pump, read_on};
 use crate::proxy::settle::{End, settle};
 use crate::state::clock::{since, stopwatch};
+use crate::state::health::Pass;
 use crate::state::outbox::Ending;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, RetryType};
@@ -60,6 +62,23 @@ async fn watched<T>(session: &mut Session, mut work: Pin<&mut impl Future<Output
     timeout(drain, work).await.map_or(Watched::Left, Watched::LeftAndDone)
 }
 
+/// What could be done if this attempt fails.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ways {
+    pub(super) again: bool,
+    pub(super) other_key: bool,
+    pub(super) elsewhere: bool,
+}
+
+impl Ways {
+    /// Whether a failure of this kind is followed by another attempt.
+    fn lead_on(self, verdict: &Verdict) -> bool {
+        (self.again && verdict.again != Again::Never)
+            || (self.other_key && verdict.other_key)
+            || (self.elsewhere && verdict.elsewhere)
+    }
+}
+
 /// One attempt: a connection, the request, the answer. Every way out settles the hold.
 pub(super) async fn attempt(
     job: &Job<'_>,
@@ -67,77 +86,173 @@ pub(super) async fn attempt(
     x: &mut Exchange,
     (at, target): (usize, &Target),
     mut admitted: Admitted,
-    more: bool,
+    ways: Ways,
+    pass: Option<&Pass>,
 ) -> Attempt {
     let (gateway, call) = (job.gateway, &job.request.call);
     let settle = |admitted, end: End<'_>| settle(&gateway.state, &gateway.metrics, call, admitted, end);
     let reached = reach(job, session, target, &mut admitted).await;
     let (mut line, head) = match reached {
         Ok(reached) => reached,
-        Err(Stop::Failed(ending, failure)) => {
-            settle(admitted, End::NoCharge(ending));
-            return Attempt::Failed(Failed::Failure(failure));
+        Err(Stop::Failed(ending, failure, verdict)) => {
+            settle(admitted, End::Failed(ending));
+            return Attempt::Failed(failed(failure, verdict));
         }
         Err(Stop::ClientGone(reading)) => {
+            let ending = Ending::ClientGone;
             settle(
                 admitted,
                 match &reading {
-                    None => End::NoCharge(Ending::ClientGone),
-                    Some(reading) => End::Answered { ending: Ending::ClientGone, reading },
+                    Unread::Refused => End::NoCharge(ending),
+                    Unread::Failed => End::Failed(ending),
+                    Unread::Read(reading) => End::Answered { ending, reading },
                 },
             );
             return Attempt::ClientGone;
         }
     };
     gateway.metrics.first_byte(since(x.started));
-    if refuses_our_account(head.status) || (more && is_worth_another_try(head.status)) {
-        settle(admitted, End::NoCharge(Ending::UpstreamFailed));
-        let body = keep(&mut line).await;
-        gateway.dialer.release(line).await;
-        return Attempt::Failed(set_aside(target, at, head, body));
+    if head.status.is_client_error() || head.status.is_server_error() {
+        settle(admitted, without_output(head.status, Ending::UpstreamFailed));
+        return refused(job, session, x, (at, target), (line, head), ways).await;
     }
-    let deadline = stopwatch() + target.provider.network.request_timeout;
-    let (success, events, length) = (head.status.is_success(), is_event_stream(&head), length_kept(job, target, &head));
-    let answer = Answer {
-        reader: success.then(|| reader(job, target, &head)),
-        head: client_head(job, x, head, target, length, session.req_header().version),
-        first_piece_by: deadline,
-        all_by: (!events).then_some(deadline),
-        idle: target.provider.network.stream_idle_timeout,
-        // Only while another target could take over is it worth holding the head back.
-        judge_first_event: more && success && events,
-        drain: gateway.options.drain_after_disconnect,
-    };
+    let status = head.status;
+    let (success, events) = (status.is_success(), is_event_stream(&head));
+    if let Some(pass) = pass.filter(|_| success) {
+        pass.answering();
+    }
+    let judge = events && success && ways.lead_on(&Verdict::ERROR_FIRST);
+    let reader = success.then(|| reader(job, target, &head));
+    let answer = answer(job, session, x, target, head, Answered { reader, judge, begun: Bytes::new() });
     let pumped = pump(session, x, &mut line, answer).await;
     // An error that came instead of an answer costs nothing, unless the provider itself says so.
     let Reading { usage, delivered_tokens, .. } = &pumped.reading;
     let nothing = (pumped.unseen || pumped.error_first) && usage.is_none() && *delivered_tokens == 0;
     let end = match (success && !nothing, pumped.ending) {
         (true, ending) => End::Answered { ending, reading: &pumped.reading },
-        (false, Ending::Completed) => End::NoCharge(Ending::UpstreamFailed),
-        (false, ending) => End::NoCharge(ending),
+        (false, Ending::Completed) => without_output(status, Ending::UpstreamFailed),
+        (false, ending) => without_output(status, ending),
     };
     settle(admitted, end);
-    if pumped.line_is_clean {
-        gateway.dialer.release(line).await;
-    } else {
-        line.session.shutdown().await;
-    }
+    put_away(job, line, pumped.line_is_clean).await;
+    let provider = target.provider.name.to_string();
     match (pumped.unseen, pumped.ending) {
         (true, _) if pumped.error_first => {
-            Attempt::Failed(Failed::Failure(Failure::ErrorFirst { provider: target.provider.name.to_string() }))
+            Attempt::Failed(failed(Failure::ErrorFirst { provider }, Verdict::ERROR_FIRST))
         }
-        (true, ending) => Attempt::Failed(Failed::Failure(before_any_byte(target, ending))),
+        (true, Ending::TimedOut) => Attempt::Failed(failed(Failure::TimedOut { provider }, Verdict::TIMED_OUT)),
+        (true, _) => Attempt::Failed(failed(Failure::BrokeOff { provider }, Verdict::BROKEN)),
         (false, Ending::ClientGone) => Attempt::ClientGone,
-        (false, _) => Attempt::Answered,
+        (false, Ending::Completed) if !pumped.error_first => Attempt::Answered(Sign::Well),
+        // The client had some of it, so that nothing can be done; but it counts.
+        (false, _) => Attempt::Answered(Sign::Unwell(Verdict::BROKEN, None)),
     }
+}
+
+fn failed(failure: Failure, verdict: Verdict) -> Failed {
+    Failed { said: Said::Failure(failure), verdict, wait: None }
+}
+
+/// An error answer: what it means, and whether it is passed on or set aside.
+async fn refused(
+    job: &Job<'_>,
+    session: &mut Session,
+    x: &mut Exchange,
+    (at, target): (usize, &Target),
+    (mut line, head): (Line, ResponseHeader),
+    ways: Ways,
+) -> Attempt {
+    let Some((body, whole)) = unless_client_leaves(session, pin!(keep(&mut line))).await else {
+        line.session.shutdown().await;
+        return Attempt::ClientGone;
+    };
+    let told = Told::read(&head.headers, &body, job.gateway.state.clock.now());
+    let status = head.status.as_u16();
+    let verdict = verdict(target.provider.base(), status, &told);
+    let failed = |said| Attempt::Failed(Failed { said, verdict, wait: told.wait });
+    let provider = target.provider.name.to_string();
+    if verdict.is_about_our_account() {
+        // The house's own key, or its purse, was refused. The client has no part in that, and must not see the answer.
+        tracing::warn!(%provider, key = target.key.as_ref().map(|key| &*key.id), "provider refused its key");
+        put_away(job, line, whole).await;
+        return failed(Said::Failure(Failure::CredentialsRejected { provider }));
+    }
+    if whole {
+        put_away(job, line, true).await;
+        return failed(Said::Answer { head: Box::new(head), body, target: at });
+    }
+    if ways.lead_on(&verdict) {
+        line.session.shutdown().await;
+        return failed(Said::Failure(Failure::Status { provider, status }));
+    }
+    // Nobody else is asked, so the client gets all of it, however long it is.
+    let answer = answer(job, session, x, target, head, Answered { reader: None, judge: false, begun: body });
+    let pumped = pump(session, x, &mut line, answer).await;
+    put_away(job, line, pumped.line_is_clean).await;
+    match (pumped.unseen, pumped.ending) {
+        (_, Ending::ClientGone) => Attempt::ClientGone,
+        (true, _) => failed(Said::Failure(Failure::Status { provider, status })),
+        (false, _) => Attempt::Answered(Sign::Unwell(verdict, told.wait)),
+    }
+}
+
+/// Keeps a connection that was read to the end of its answer, and closes any other.
+async fn put_away(job: &Job<'_>, mut line: Line, clean: bool) {
+    match clean {
+        true => job.gateway.dialer.release(line).await,
+        false => line.session.shutdown().await,
+    }
+}
+
+/// What differs from one answer to another, beside its head.
+struct Answered {
+    reader: Option<Reader>,
+    judge: bool,
+    begun: Bytes,
+}
+
+fn answer(
+    job: &Job<'_>,
+    session: &Session,
+    x: &Exchange,
+    target: &Target,
+    head: ResponseHeader,
+    Answered { reader, judge, begun }: Answered,
+) -> Answer {
+    let network = &target.provider.network;
+    let deadline = stopwatch() + network.request_timeout;
+    let (events, length) = (is_event_stream(&head), length_kept(job, target, &head));
+    Answer {
+        reader,
+        head: client_head(job, x, head, target, length, session.req_header().version),
+        begun,
+        first_piece_by: deadline,
+        all_by: (!events).then_some(deadline),
+        idle: network.stream_idle_timeout,
+        // Only while another target could take over is it worth holding the head back.
+        judge_first_event: judge,
+        drain: job.gateway.options.drain_after_disconnect,
+    }
+}
+
+/// The end of an attempt that wrote nothing. A provider that refused has done nothing that it could bill; one that
+/// failed may have.
+fn without_output(status: StatusCode, ending: Ending) -> End<'static> {
+    if status.is_server_error() || status.is_success() { End::Failed(ending) } else { End::NoCharge(ending) }
 }
 
 /// Why an attempt got no answer.
 enum Stop {
-    Failed(Ending, Failure),
-    /// With what was still learnt about the answer, if the request was sent at all.
-    ClientGone(Option<Reading>),
+    Failed(Ending, Failure, Verdict),
+    ClientGone(Unread),
+}
+
+/// What was still learnt about an answer that nobody waits for.
+enum Unread {
+    /// The request was not sent, or it was refused.
+    Refused,
+    Failed,
+    Read(Reading),
 }
 
 /// Gets the request to the provider and the answer's head back.
@@ -150,29 +265,39 @@ async fn reach(
     let Job { gateway, request, .. } = job;
     let (provider, network) = (&target.provider, &target.provider.network);
     let name = || provider.name.to_string();
-    let failed = |failure| Stop::Failed(Ending::UpstreamFailed, failure);
+    let failed = |failure, verdict| Stop::Failed(Ending::UpstreamFailed, failure, verdict);
+    let unreachable = |error: &DialError| failed(unreachable(name(), error), Verdict::UNREACHABLE);
     let (kind, stream) = (request.call.kind, request.call.stream);
     let Some((base, path)) = openai::address(provider, target.key.as_deref(), kind, stream) else {
         tracing::warn!(provider = %provider.name, "nobody said where this provider is");
-        return Err(failed(Failure::Unreachable { provider: name() }));
+        return Err(failed(Failure::Unreachable { provider: name() }, Verdict::UNSPEAKABLE));
     };
-    let origin = gateway.dialer.origin(base).map_err(|error| failed(unreachable(name(), &error)))?;
+    let origin = gateway.dialer.origin(base).map_err(|error| unreachable(&error))?;
     let path = format!("{}{path}", origin.path());
-    let body = request.call.rewrite(&request.body, &target.upstream_model, asks_usage(job, target));
+    let body = request.call.rewrite(
+        &request.body,
+        Rewrite {
+            model: &target.upstream_model,
+            ask_usage: asks_usage(job, target),
+            output_cap: admitted.lowered.map(|tokens| (openai::output_cap_name(provider, kind), tokens)),
+        },
+    );
     let deadline = stopwatch() + network.request_timeout;
     let mut stale = 0;
     loop {
         let dial = timeout(network.request_timeout, gateway.dialer.connect(&origin, provider, stale >= STALE_MAX));
         let mut line = match unless_client_leaves(session, pin!(dial)).await {
             Some(Ok(Ok(line))) => line,
-            Some(Ok(Err(error))) => return Err(failed(unreachable(name(), &error))),
-            Some(Err(_)) => return Err(failed(Failure::ConnectTimedOut { provider: name() })),
-            None => return Err(Stop::ClientGone(None)),
+            Some(Ok(Err(error))) => return Err(unreachable(&error)),
+            Some(Err(_)) => {
+                return Err(failed(Failure::ConnectTimedOut { provider: name() }, Verdict::UNREACHABLE));
+            }
+            None => return Err(Stop::ClientGone(Unread::Refused)),
         };
         let h2 = line.session.as_http2().is_some();
         let head = upstream_head(session.req_header(), &origin, &path, target, body.len(), h2).map_err(|error| {
             tracing::warn!(provider = %provider.name, %error, "no request can be made for this provider");
-            failed(Failure::Unreachable { provider: name() })
+            failed(Failure::Unreachable { provider: name() }, Verdict::UNSPEAKABLE)
         })?;
         admitted.hold.mark_sent();
         let drain = gateway.options.drain_after_disconnect;
@@ -183,16 +308,17 @@ async fn reach(
             Watched::Done(Err(error)) => error,
             Watched::LeftAndDone(Ok(head)) if !head.status.is_success() => {
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(None));
+                let failed = head.status.is_server_error();
+                return Err(Stop::ClientGone(if failed { Unread::Failed } else { Unread::Refused }));
             }
             Watched::LeftAndDone(Ok(head)) => {
                 let reading = read_on(&mut line, reader(job, target, &head), stopwatch() + drain).await;
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(Some(reading)));
+                return Err(Stop::ClientGone(Unread::Read(reading)));
             }
             Watched::LeftAndDone(Err(_)) | Watched::Left => {
                 line.session.shutdown().await;
-                return Err(Stop::ClientGone(Some(Reading::default())));
+                return Err(Stop::ClientGone(Unread::Read(Reading::default())));
             }
         };
         line.session.shutdown().await;
@@ -201,12 +327,12 @@ async fn reach(
             continue;
         }
         return Err(match is_timeout(&error) {
-            true => Stop::Failed(Ending::TimedOut, Failure::TimedOut { provider: name() }),
+            true => Stop::Failed(Ending::TimedOut, Failure::TimedOut { provider: name() }, Verdict::TIMED_OUT),
             false => {
                 // Only the kind of the error: its text may hold what the provider sent.
                 let kind = error.etype().as_str();
                 tracing::warn!(provider = %provider.name, kind, "provider broke off before its answer");
-                failed(Failure::Unreachable { provider: name() })
+                failed(Failure::Unreachable { provider: name() }, Verdict::BROKEN)
             }
         });
     }
@@ -238,29 +364,6 @@ fn length_kept(job: &Job<'_>, target: &Target, head: &ResponseHeader) -> Option<
         return None;
     }
     head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// An error answer that is not passed on, or not yet.
-fn set_aside(target: &Target, at: usize, head: ResponseHeader, body: Option<Bytes>) -> Failed {
-    let provider = target.provider.name.to_string();
-    if refuses_our_account(head.status) {
-        // The house's own key, or its purse, was refused. The client has no part in that, and must not see the answer.
-        tracing::warn!(%provider, key = target.key.as_ref().map(|key| &*key.id), "provider refused its key");
-        return Failed::Failure(Failure::CredentialsRejected { provider });
-    }
-    match body {
-        Some(body) => Failed::Answer { head: Box::new(head), body, target: at },
-        None => Failed::Failure(Failure::Status { provider, status: head.status.as_u16() }),
-    }
-}
-
-/// The answer broke after its head, and nothing of it had been passed on.
-fn before_any_byte(target: &Target, ending: Ending) -> Failure {
-    let provider = target.provider.name.to_string();
-    match ending {
-        Ending::TimedOut => Failure::TimedOut { provider },
-        _ => Failure::BrokeOff { provider },
-    }
 }
 
 /// Sends the request and waits for the answer's head, skipping informational ones.
@@ -297,28 +400,21 @@ async fn ask(line: &mut Line, head: RequestHeader, body: &Bytes, deadline: Insta
     }
 }
 
-/// Reads a small error answer to its end, so that its connection can be kept and its text used.
-async fn keep(line: &mut Line) -> Option<Bytes> {
+/// Reads a small error answer, so that its connection can be kept and its text used. False: there is more of it.
+async fn keep(line: &mut Line) -> (Bytes, bool) {
+    let mut body = BytesMut::new();
     let read = async {
-        let mut body = Vec::new();
-        while let Some(piece) = line.session.read_response_body().await.ok()? {
-            if body.len() + piece.len() > KEPT_MAX {
-                return None;
+        while body.len() < KEPT_MAX {
+            match line.session.read_response_body().await {
+                Ok(Some(piece)) => body.extend_from_slice(&piece),
+                Ok(None) => return true,
+                Err(_) => return false,
             }
-            body.extend_from_slice(&piece);
         }
-        Some(Bytes::from(body))
+        false
     };
-    timeout(KEPT_TIMEOUT, read).await.ok().flatten()
-}
-
-fn is_worth_another_try(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 403 | 429 | 500..=599)
-}
-
-/// A 402 from a provider is about our account there; to a client it would look like its own budget.
-fn refuses_our_account(status: StatusCode) -> bool {
-    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED)
+    let whole = timeout(KEPT_TIMEOUT, read).await.unwrap_or(false);
+    (body.freeze(), whole)
 }
 
 fn is_timeout(error: &pingora::Error) -> bool {

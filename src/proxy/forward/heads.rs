@@ -39,6 +39,7 @@ static KEPT_BACK: [HeaderName; 11] = [
 const OURS: [&str; 3] = ["access-control-", "x-ratelimit-", "x-tollgate-"];
 static PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-tollgate-model");
+static MAX_TOKENS: HeaderName = HeaderName::from_static("x-tollgate-max-tokens");
 
 pub(super) fn upstream_head(
     client: &RequestHeader,
@@ -119,6 +120,9 @@ pub(super) fn client_head(
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name.clone(), value);
         }
+    }
+    if let Some(tokens) = x.lowered.filter(|_| parts.status.is_success()) {
+        headers.insert(MAX_TOKENS.clone(), tokens.into());
     }
     limit_headers(job, target, headers);
     Box::new(ResponseHeader::from(parts))

@@ -7,8 +7,8 @@
 //! | 0 | open: a mark and the checksum of the record; else zero | zero |
 //! | 1 | settled: a mark and the checksum of the settlement; else zero | |
 //! | 2 | the next slot of the record, counted from one; else zero | the same |
-//! | 3 to 21 | the settlement | record |
-//! | 22 to 63 | record | record |
+//! | 3 to 23 | the settlement | record |
+//! | 24 to 63 | record | record |
 //!
 //! Words 0 and 1 are written last, each in one store: a record is there whole or not at all, and what a power
 //! cut tore is known by its checksum. A change of this layout raises `VERSION`. In version 1 the settlement
@@ -36,7 +36,7 @@ pub(super) const SETTLED: usize = 1;
 pub(super) const LINK: usize = 2;
 /// Where a settlement stands, and what continues a record.
 pub(super) const AFTER_LINK: usize = 3;
-pub(super) const SETTLED_WORDS: usize = 19;
+pub(super) const SETTLED_WORDS: usize = 21;
 pub(super) const RECORD: usize = AFTER_LINK + SETTLED_WORDS;
 
 /// How many words a settlement has in a journal of this version.
@@ -194,6 +194,8 @@ pub(super) fn write_settled(settled: &Settled) -> [u64; SETTLED_WORDS] {
         usage.image_output,
         pair(usage.characters, usage.input_millis),
         pair(usage.output_millis, usage.searches),
+        pair(usage.cached_audio, usage.cached_image),
+        pair(usage.written_audio, 0),
         pictures(&usage.input_pictures),
         pictures(&usage.output_pictures),
         word(usage.reported_cost.unwrap_or_default().get()),
@@ -203,10 +205,11 @@ pub(super) fn write_settled(settled: &Settled) -> [u64; SETTLED_WORDS] {
 pub(super) fn read_settled(words: &[u64; SETTLED_WORDS]) -> Option<Settled> {
     let [at, codes, cost, tokens, input, cache_read, cache_write, cache_write_long, rest @ ..] = *words;
     let [audio_input, image_input, output, reasoning, audio_output, image_output, rest @ ..] = rest;
-    let [first_pair, second_pair, input_pictures, output_pictures, reported] = rest;
+    let [first_pair, second_pair, third_pair, written, input_pictures, output_pictures, reported] = rest;
     let code = |at: u32, bits: u32| position(codes >> at & ((1 << bits) - 1));
     let ending = *Ending::ALL.get(code(0, 16)?)?;
     let ((characters, input_millis), (output_millis, searches)) = (apart(first_pair), apart(second_pair));
+    let ((cached_audio, cached_image), (written_audio, _)) = (apart(third_pair), apart(written));
     let usage = Usage {
         input,
         cache_read,
@@ -219,6 +222,9 @@ pub(super) fn read_settled(words: &[u64; SETTLED_WORDS]) -> Option<Settled> {
         audio_output,
         image_output,
         characters,
+        cached_audio,
+        cached_image,
+        written_audio,
         input_millis,
         output_millis,
         input_pictures: read_pictures(input_pictures, *Quality::ALL.get(code(36, 4)?)?),
@@ -330,6 +336,9 @@ mod tests {
             audio_output: 9,
             image_output: u64::MAX,
             characters: u32::MAX,
+            cached_audio: 30,
+            cached_image: u32::MAX,
+            written_audio: u32::MAX,
             input_millis: 12,
             output_millis: 13,
             input_pictures: Pictures { count: 14, width: 15, height: 16, quality: Quality::Low },

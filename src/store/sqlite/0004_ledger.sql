@@ -25,10 +25,11 @@ CREATE TABLE ledger_charge_limits (
     PRIMARY KEY (limit_id, measure, charge)
 ) STRICT, WITHOUT ROWID;
 
--- The prices that calls were charged by, each combination once, in trillionths of a dollar for one unit.
+-- The prices that calls were charged by, those of one model together and each combination once, in trillionths of
+-- a dollar for one unit.
 CREATE TABLE ledger_prices (
-    id    INTEGER PRIMARY KEY,
-    rates TEXT NOT NULL UNIQUE -- JSON object: by the name of a column of the ledger, or of a member of its `other`
+    id     INTEGER PRIMARY KEY,
+    prices TEXT NOT NULL UNIQUE -- JSON object: by the names of LiteLLM's price table
 ) STRICT;
 
 -- Words that stand in entries by their number.
@@ -210,7 +211,7 @@ CREATE VIEW ledger_entries AS
         admitted_at + took AS settled_at, nullif(virtual_key_id, '') AS virtual_key_id, nullif(team_id, '') AS team_id,
         nullif(customer_id, '') AS customer_id, provider, ifnull(entry.model, known.model) AS model, kind.word AS kind,
         ending.word AS ending, estimated, tier.word AS tier, input, cache_read, cache_write, cache_write_long,
-        audio_input, image_input, output, reasoning, audio_output, image_output, cost_nanos, other, rates,
+        audio_input, image_input, output, reasoning, audio_output, image_output, cost_nanos, other, prices,
         iif(corrects IS NULL, NULL, unhex(hex(made_before.origin) || printf('%010X', corrects & 0xffffffffff))) AS corrects
     FROM ledger AS entry
     LEFT JOIN ledger_origins AS made ON made.id = entry.number >> 40

@@ -8,6 +8,8 @@ use super::retention::{self, kept_since};
 use super::rollup::{DAY_MS, HOUR_MS, ceil, floor};
 use super::row::{damaged, instant};
 use crate::governance::money::{Nanos, Rate};
+use crate::governance::price_field::Field;
+use crate::governance::pricing::Price;
 use crate::governance::time::Timestamp;
 use crate::state::outbox::ChargeId;
 use crate::store::StoreError;
@@ -72,13 +74,15 @@ fn entry(row: &Row<'_>) -> Result<LedgerEntry, StoreError> {
         units,
         cost: Nanos::new(row.get("cost_nanos")?),
         other: row.get::<_, Option<String>>("other")?.map_or_else(|| Ok(BTreeMap::new()), |text| numbers(&text))?,
-        rates: row.get::<_, Option<String>>("rates")?.map(|text| rates(&text)).transpose()?,
+        price: row.get::<_, Option<String>>("prices")?.map(|text| price(&text)).transpose()?,
         corrects: row.get::<_, Option<Vec<u8>>>("corrects")?.map(number).transpose()?,
     })
 }
 
-fn rates(text: &str) -> Result<BTreeMap<String, Rate>, StoreError> {
-    Ok(numbers(text)?.into_iter().map(|(name, picos)| (name, Rate::new(picos))).collect())
+fn price(text: &str) -> Result<Price, StoreError> {
+    let place = |(name, picos): (String, u64)| Some((Field::named(&name)?, Rate::new(picos)));
+    let fields: Option<Vec<_>> = numbers(text)?.into_iter().map(place).collect();
+    fields.map(Price::of).ok_or_else(|| damaged("list of prices", text))
 }
 
 /// Numbers by name, as JSON.

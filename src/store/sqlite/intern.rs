@@ -5,10 +5,9 @@
 //! must `forget`.
 
 use super::row::{execute, find, json};
-use crate::governance::money::Rate;
+use crate::governance::pricing::Price;
 use crate::governance::view::LimitKey;
 use crate::state::outbox::{CallTag, ChargeId, Entry};
-use crate::store::question::PRICED;
 use crate::store::{StoreError, StoreErrorKind};
 use rusqlite::{Connection, Transaction, params};
 use std::collections::{BTreeMap, HashMap};
@@ -36,7 +35,7 @@ pub(super) struct Interned {
     words: HashMap<&'static str, i64>,
     origins: HashMap<u128, i64>,
     charges: HashMap<String, i64>,
-    prices: HashMap<[Rate; PRICED.len()], i64>,
+    prices: HashMap<Arc<Price>, i64>,
     /// The first combination of limits that is new in this transaction.
     first_new_charge: Option<i64>,
     text: String,
@@ -109,22 +108,23 @@ impl Interned {
         Ok(number)
     }
 
-    /// The rates that the entry was charged by; absent if it has no price.
+    /// What the entry was charged by; absent if it has no price.
     pub(super) fn price(&mut self, tx: &Transaction<'_>, entry: &Entry) -> Result<Option<i64>, StoreError> {
-        let Some(rates) = entry.tag.price.as_ref().map(|price| price.applied(&entry.usage)) else { return Ok(None) };
-        if let Some(known) = self.prices.get(&rates) {
+        let Some(price) = &entry.tag.price else { return Ok(None) };
+        if let Some(known) = self.prices.get(price) {
             return Ok(Some(*known));
         }
-        let named: BTreeMap<&str, u64> = PRICED.into_iter().zip(rates.map(Rate::get)).collect();
+        let named: BTreeMap<String, u64> =
+            price.fields().iter().map(|(field, rate)| (field.name(), rate.get())).collect();
         let text = json(&named);
-        let number = match find(tx, "SELECT id FROM ledger_prices WHERE rates = ?1", [&text])? {
+        let number = match find(tx, "SELECT id FROM ledger_prices WHERE prices = ?1", [&text])? {
             Some(known) => known,
             None => {
-                execute(tx, "INSERT INTO ledger_prices (rates) VALUES (?1)", [&text])?;
+                execute(tx, "INSERT INTO ledger_prices (prices) VALUES (?1)", [&text])?;
                 tx.last_insert_rowid()
             }
         };
-        self.prices.insert(rates, number);
+        self.prices.insert(Arc::clone(price), number);
         Ok(Some(number))
     }
 

@@ -94,20 +94,21 @@ fn what_is_no_token_is_told_with_its_price() {
     let drawn = world.house.store.ledger_entries(&no_groups(), None, 1).unwrap().remove(0);
     assert_eq!((drawn.units, drawn.other.get("searches")), ([2, 0, 0, 0, 0, 0, 0, 0, 0, 1], Some(&2)));
     assert_eq!((world.sums(&no_groups(), &[Group::Day]).total.units[9], world.verified()), (1, vec![]));
-    world.house.raw_execute("INSERT INTO ledger_prices (id, rates) VALUES (7, '{\"searches\":10000,\"input\":5}')");
+    let prices = r#"{"search_context_size_low":10000,"input_cost_per_token":500}"#;
+    world.house.raw_execute(&format!("INSERT INTO ledger_prices (id, prices) VALUES (7, '{prices}')"));
     world.house.raw_execute(
-        "UPDATE ledger SET price = 7, other = '{\"searches\":3}'
+        "UPDATE ledger SET price = 7, other = '{\"searches/low\":3}'
         WHERE account = (SELECT id FROM ledger_accounts WHERE model = 'n')",
     );
     let all = world.house.store.ledger_entries(&no_groups(), None, 100).unwrap();
     let (one, plain) = (all.iter().find(|one| one.model == "n").unwrap(), &all[1]);
-    assert_eq!((one.other.get("searches"), one.other.len(), plain.other.len()), (Some(&3), 1, 0));
-    let rates = one.rates.clone().unwrap();
-    assert_eq!((rates["searches"].get(), rates["input"].get(), rates.len()), (10_000, 5, 2));
-    assert_eq!(
-        (one.units_of("searches"), one.units_of("input"), one.units_of("pictures")),
-        (Some(3), Some(2), Some(0))
-    );
+    assert_eq!((one.other.get("searches/low"), one.other.len(), plain.other.len()), (Some(&3), 1, 0));
+    // 2 × 500 + 3 × 10,000 picos.
+    let explained = LedgerEntry { cost: Nanos::new(31), ..one.clone() };
+    let parts = explained.parts().unwrap();
+    let told: Vec<_> = parts.iter().map(|part| (part.unit, part.count, part.rate.get())).collect();
+    assert_eq!(told, [("input", 2, 500), ("searches", 3, 10_000)]);
+    assert_eq!(LedgerEntry { cost: Nanos::new(30), ..explained }.parts(), None);
     assert_eq!(world.verified(), Vec::<String>::new());
     world.house.raw_execute(
         "UPDATE ledger SET other = '[]' WHERE account = (SELECT id FROM ledger_accounts WHERE model = 'n')",

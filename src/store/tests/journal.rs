@@ -283,9 +283,9 @@ fn a_torn_slot_charges_nothing_and_a_torn_settlement_the_bound() {
     check(0, 0, 1);
     check(2, 0, 1);
     check(1, 500, 0);
-    (3..22).for_each(|word| check(word, 500, 0));
+    (3..24).for_each(|word| check(word, 500, 0));
     // The id, lengths, the bound, texts, shares.
-    (22..44).for_each(|word| check(word, 0, 1));
+    (24..46).for_each(|word| check(word, 0, 1));
     // Beyond the record's end.
     check(63, 77, 0);
 }

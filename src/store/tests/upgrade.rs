@@ -144,7 +144,7 @@ fn every_entry_of_the_third_version_comes_through() {
     let house = House { store: open(&dir, KEY).unwrap(), dir };
     let mut after = all(&house);
     for entry in &mut after {
-        assert_eq!((&entry.team, &entry.customer, &entry.rates), (&None, &None, &None));
+        assert_eq!((&entry.team, &entry.customer, &entry.price), (&None, &None, &None));
     }
     assert_eq!(after, before);
     assert_eq!(verify(&house.path()).unwrap().mismatches, Vec::<String>::new());

@@ -1,9 +1,10 @@
 //! Every check with its path and its words; what is shown can be written back; what is stored comes back.
 
 use super::*;
+use crate::governance::catalog::Catalog;
 use crate::governance::entity::{Cloud, KeyValue, ModelSet, Network, ProxyKind, UpstreamProxy, Weight};
 use crate::governance::money::Rate;
-use crate::governance::pricing::{Catalog, Price, Prices};
+use crate::governance::pricing::Price;
 use crate::governance::secret::Secret;
 use crate::wire::certificate::tests::AUTHORITY;
 use crate::wire::show::provider::{ModelQuery, models, models_base, models_details};
@@ -857,16 +858,11 @@ fn shelf() -> (Vec<Provider>, Catalog) {
     );
     let groq = create("groq", json!({"keys": [{"id": "g", "name": "g", "value": "x", "models": ["meta/llama"]}]}));
     let mut catalog = Catalog::default();
-    let price = Price {
-        standard: Prices { input: Some(Rate::new(1)), ..Prices::default() },
-        input_tokens_max: Some(100),
-        output_tokens_max: Some(10),
-        ..Price::default()
-    };
+    let price = Price::named([("input_cost_per_token", Rate::new(1))]).within(Some(100), Some(10));
     for (provider, model) in
         [("openai", "gpt-4o"), ("openai", "listed"), ("groq", "meta/llama"), ("groq", "other"), ("xai", "grok")]
     {
-        catalog.insert(provider, model, price.clone());
+        catalog.insert(provider, model, None, price.clone());
     }
     (vec![openai.unwrap(), groq.unwrap()], catalog)
 }

@@ -1,11 +1,11 @@
 //! Answers: providers, their keys and their models. No secret leaves through here but redacted.
 
+use crate::governance::catalog::Catalog;
 use crate::governance::entity::{
     Cloud, CloudConfig, CloudField, CloudShape, CustomProvider, ModelSet, Network, Provider, ProviderKey,
     UpstreamProxy, is_built_in_provider, names_a_credential,
 };
 use crate::governance::model_name;
-use crate::governance::pricing::Catalog;
 use crate::wire::env_text::{HIDDEN, show_secret, show_text};
 use crate::wire::provider::REQUEST_NAMES;
 use serde_json::{Map, Value, json};
@@ -207,7 +207,7 @@ pub fn models_details(providers: &[&Provider], catalog: &Catalog, query: &ModelQ
     let found = find(providers, catalog, query);
     let detailed = found.iter().take(query.limit).map(|model| {
         let mut object = shown(model, query);
-        let price = catalog.find(model.provider, model.name);
+        let price = catalog.any(model.provider, model.name);
         let (input, output) = price.map_or((None, None), |price| (price.input_tokens_max, price.output_tokens_max));
         let known = [("context_length", input), ("max_input_tokens", input), ("max_output_tokens", output)];
         object.extend(known.into_iter().filter_map(|(name, tokens)| Some((name.to_owned(), tokens?.into()))));
