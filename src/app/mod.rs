@@ -18,7 +18,7 @@ use crate::state::State;
 use crate::state::clock::Clock;
 use crate::store::journal::{self, Claimed};
 use crate::store::writer::Writer;
-use crate::store::{DataLock, Follow, Keep, Store, StoreError, key_file};
+use crate::store::{self, DataLock, Follow, Keep, Store, StoreError, key_file};
 use crate::telemetry::Metrics;
 use crate::wire::proxy_url::Environment;
 use pingora::apps::HttpServerOptions;
@@ -102,6 +102,10 @@ impl App {
         let data_dir = key_file::data_dir(&settings.store.path);
         key_file::make_data_dir(&data_dir)?;
         let lock = if start.upgrade { DataLock::inherit(&data_dir)? } else { DataLock::take(&data_dir)? };
+        // A successor's predecessor has done so.
+        if !start.upgrade && store::finish_restore(&settings.store.path, &lock)? {
+            tracing::warn!("a restore was cut off: the journal of the database that was replaced is now put aside");
+        }
         let encryption_key = encryption_key(&settings, &data_dir)?;
         let store = Arc::new(Store::open(&settings.store.path, &encryption_key)?);
         let metrics = Metrics::new();

@@ -28,7 +28,7 @@ pub use follow::Follow;
 pub use lock::DataLock;
 pub use question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
 pub use record::{Actual, AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay, UnresolvedEntry};
-pub use sqlite::{Kept, Store, Verified, backup, restore, verify};
+pub use sqlite::{Kept, Store, Verified, backup, finish_restore, restore, verify};
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.
 pub trait Ledger: Send {

@@ -1,11 +1,13 @@
 //! One suite over a real file in a directory of its own.
 
+mod asked;
 mod audit;
 mod books;
 mod changes;
 mod copies;
 mod entities;
 mod journal;
+mod kept;
 mod ledger;
 mod simulator;
 mod upgrade;

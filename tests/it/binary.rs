@@ -1,4 +1,6 @@
 //! The program as an operator meets it: its exit codes, its signals, its words.
+//!
+//! `TOLLGATE_TEST_BINARY` names another program than the one just built: a release, say.
 
 use crate::fake::answers::{Good, LONG_STREAM_END, error_first, long_stream, only, status};
 use crate::fake::{Fake, Gate, Step};
@@ -12,7 +14,8 @@ use std::time::Duration;
 pub const KEY: &str = "sk-bf-11111111-2222-4333-8444-555555555555";
 
 pub fn tollgate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    let binary = std::env::var_os("TOLLGATE_TEST_BINARY");
+    let mut command = Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_tollgate").into()));
     command.env_remove("TOLLGATE_CONFIG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -71,7 +74,7 @@ pub struct Served {
     pub dir: Dir,
 }
 
-fn config_text(provider: &str, dir: &Dir, proxy: u16, admin: u16, limit: &str) -> String {
+pub fn config_text(provider: &str, dir: &Dir, proxy: u16, admin: u16, limit: &str) -> String {
     let dir = dir.path().display();
     format!(
         "server:\n  listen: [\"127.0.0.1:{proxy}\"]\n  threads: 1\n  upgrade_socket: {dir}/upgrade.sock\n  grace_period: 15s\n\
@@ -160,7 +163,7 @@ impl Served {
         self.program.signal("HUP");
     }
 
-    async fn readyz(&self) -> Reply {
+    pub async fn readyz(&self) -> Reply {
         Reply::read(self.http.get(format!("{}/readyz", self.admin)).send().await.unwrap()).await
     }
 }

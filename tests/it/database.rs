@@ -165,7 +165,7 @@ fn verify_finds_a_tampered_balance_and_a_deleted_entry() {
             .execute("UPDATE balances SET spent = spent + 1 WHERE measure = 'money'", ())
             .unwrap();
         verified(&served.config);
-        let (lines, said) = spoil("DELETE FROM ledger WHERE id = (SELECT max(id) FROM ledger)");
+        let (lines, said) = spoil("DELETE FROM ledger WHERE number = (SELECT max(number) FROM ledger)");
         assert!(lines.contains("entries come to 0.0105 dollars") && lines.contains("hour "), "{lines}");
         assert!(said.contains("mismatches (3 entries"), "{said}");
     });

@@ -4,6 +4,7 @@
 mod admission;
 mod anthropic;
 mod authority;
+mod bad_days;
 mod bedrock;
 mod binary;
 mod bodies;

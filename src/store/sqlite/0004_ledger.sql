@@ -32,18 +32,50 @@ CREATE TABLE ledger_prices (
     prices TEXT NOT NULL UNIQUE -- JSON object: by the names of LiteLLM's price table
 ) STRICT;
 
-ALTER TABLE ledger ADD COLUMN account INTEGER; -- NULL in none that this version writes
-ALTER TABLE ledger ADD COLUMN charged INTEGER; -- NULL: not known, or no limit
-ALTER TABLE ledger ADD COLUMN price INTEGER;   -- NULL: not known, or no price
--- What a call consumed that no column counts: a JSON object of whole numbers. NULL: nothing, as in most.
-ALTER TABLE ledger ADD COLUMN other TEXT;
-ALTER TABLE ledger ADD COLUMN image_output INTEGER NOT NULL DEFAULT 0;
--- In the order of pages; with the account, so that most filters look at nothing else.
-CREATE INDEX ledger_by_time ON ledger (admitted_at, id, account);
+-- Words that stand in entries by their number.
+CREATE TABLE ledger_words (
+    id   INTEGER PRIMARY KEY,
+    word TEXT NOT NULL UNIQUE
+) STRICT;
+INSERT INTO ledger_words VALUES (0, 'completed'), (1, 'unresolved'), (2, 'correction'), (3, 'standard');
+
+-- What the ids of entries begin with: nearly always the process that made them.
+CREATE TABLE ledger_origins (
+    id     INTEGER PRIMARY KEY,
+    origin BLOB NOT NULL UNIQUE CHECK (length(origin) = 11)
+) STRICT;
+
+-- One row for each settled attempt, as before, and small. `ledger_entries` shows it with its names.
+CREATE TABLE ledger_rows (
+    number           INTEGER PRIMARY KEY, -- the number of the id's first 11 bytes, and in the low 40 bits its last 5
+    admitted_at      INTEGER NOT NULL,
+    took             INTEGER NOT NULL,    -- milliseconds until it was settled
+    account          INTEGER NOT NULL,
+    charged          INTEGER,             -- NULL: not known, or no limit
+    price            INTEGER,             -- NULL: not known, or no price
+    kind             INTEGER NOT NULL,
+    ending           INTEGER NOT NULL,
+    tier             INTEGER NOT NULL,
+    estimated        INTEGER NOT NULL CHECK (estimated IN (0, 1)),
+    input            INTEGER NOT NULL,
+    cache_read       INTEGER NOT NULL,
+    cache_write      INTEGER NOT NULL,
+    cache_write_long INTEGER NOT NULL,
+    audio_input      INTEGER NOT NULL,
+    image_input      INTEGER NOT NULL,
+    output           INTEGER NOT NULL,
+    reasoning        INTEGER NOT NULL,
+    audio_output     INTEGER NOT NULL,
+    image_output     INTEGER NOT NULL,
+    cost_nanos       INTEGER NOT NULL,
+    model            TEXT,                -- NULL, as in most: its account says it
+    other            TEXT,                -- what no column counts: a JSON object of whole numbers. NULL, as in most: nothing
+    corrects         INTEGER REFERENCES ledger_rows (number)
+) STRICT;
 
 -- Charges that do not follow the rule by which windows are found and amounts are read from entries.
 CREATE TABLE ledger_strays (
-    entry        BLOB NOT NULL,
+    entry        INTEGER NOT NULL,
     limit_id     TEXT NOT NULL,
     measure      TEXT NOT NULL,
     window_start INTEGER NOT NULL,
@@ -115,21 +147,83 @@ CREATE TABLE ledger_days (
     PRIMARY KEY (at, account)
 ) STRICT, WITHOUT ROWID;
 
--- Since when what is forgotten by age is still whole.
+-- Since when what is forgotten by age is still whole; and what is known of the clock that says how old it is.
 CREATE TABLE ledger_kept (
-    what  TEXT PRIMARY KEY CHECK (what IN ('entries', 'hours')),
+    what  TEXT PRIMARY KEY CHECK (what IN ('entries', 'hours', 'believed', 'doubted', 'doubtful')),
     since INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- What is in the ledger already. Its keys' teams and customers are not known.
 INSERT INTO ledger_accounts (virtual_key_id, team_id, customer_id, provider, model)
     SELECT DISTINCT ifnull(virtual_key_id, ''), '', '', provider, model FROM ledger;
-UPDATE ledger SET account = (
-    SELECT id FROM ledger_accounts AS known
-    WHERE known.virtual_key_id = ifnull(ledger.virtual_key_id, '') AND known.provider = ledger.provider
-        AND known.model = ledger.model AND known.team_id = '' AND known.customer_id = '');
+INSERT INTO ledger_words (word)
+    SELECT kind FROM ledger UNION SELECT ending FROM ledger UNION SELECT tier FROM ledger
+    EXCEPT SELECT word FROM ledger_words;
+INSERT INTO ledger_origins (origin) SELECT DISTINCT substr(id, 1, 11) FROM ledger;
+CREATE TABLE ledger_numbers (id BLOB PRIMARY KEY, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO ledger_numbers
+    SELECT id, ((SELECT id FROM ledger_origins WHERE origin = substr(ledger.id, 1, 11)) << 40) |
+        (instr('123456789ABCDEF', substr(hex(substr(id, 12)), 1, 1)) << 36) |
+        (instr('123456789ABCDEF', substr(hex(substr(id, 12)), 2, 1)) << 32) |
+        (instr('123456789ABCDEF', substr(hex(substr(id, 12)), 3, 1)) << 28) |
+        (instr('123456789ABCDEF', substr(hex(substr(id, 12)), 4, 1)) << 24) |
+        (instr('123456789ABCDEF', substr(hex(substr(id, 12)), 5, 1)) << 20) |
+        (instr('123456789ABCDEF', substr(hex(substr(id, 12)), 6, 1)) << 16) |
+        (instr('123456789ABCDEF', substr(hex(substr(id, 12)), 7, 1)) << 12) |
+        (instr('123456789ABCDEF', substr(hex(substr(id, 12)), 8, 1)) << 8) |
+        (instr('123456789ABCDEF', substr(hex(substr(id, 12)), 9, 1)) << 4) |
+        (instr('123456789ABCDEF', substr(hex(substr(id, 12)), 10, 1)) << 0)
+    FROM ledger;
+INSERT INTO ledger_rows
+    SELECT named.number, admitted_at, settled_at - admitted_at, known.id, NULL, NULL, kind.id, ending.id, tier.id, estimated,
+        input, cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output, 0,
+        cost_nanos, CASE old.model WHEN '' THEN '' END, NULL, corrected.number
+    FROM ledger AS old
+    JOIN ledger_numbers AS named ON named.id = old.id
+    JOIN ledger_accounts AS known ON known.virtual_key_id = ifnull(old.virtual_key_id, '')
+        AND known.provider = old.provider AND known.model = old.model AND known.team_id = '' AND known.customer_id = ''
+    JOIN ledger_words AS kind ON kind.word = old.kind
+    JOIN ledger_words AS ending ON ending.word = old.ending
+    JOIN ledger_words AS tier ON tier.word = old.tier
+    LEFT JOIN ledger_numbers AS corrected ON corrected.id = old.corrects
+    ORDER BY named.number;
+-- As before, with the numbers of entries.
+CREATE TABLE unresolved_rows (
+    entry        INTEGER NOT NULL REFERENCES ledger_rows (number),
+    limit_id     TEXT NOT NULL,
+    measure      TEXT NOT NULL CHECK (measure IN ('money', 'tokens', 'requests')),
+    window_start INTEGER NOT NULL,
+    PRIMARY KEY (entry, limit_id, measure, window_start)
+) STRICT, WITHOUT ROWID;
+INSERT INTO unresolved_rows
+    SELECT number, limit_id, measure, window_start FROM unresolved_windows JOIN ledger_numbers ON id = entry_id;
+DROP TABLE unresolved_windows;
+DROP TABLE ledger;
+DROP TABLE ledger_numbers;
+ALTER TABLE ledger_rows RENAME TO ledger;
+ALTER TABLE unresolved_rows RENAME TO unresolved_windows;
+-- In the order of pages; with the account, so that most filters look at nothing else.
+CREATE INDEX ledger_by_time ON ledger (admitted_at, number, account);
+CREATE INDEX corrections ON ledger (corrects) WHERE corrects IS NOT NULL;
+CREATE INDEX unresolved ON ledger (number) WHERE ending = 1;
+CREATE VIEW ledger_entries AS
+    SELECT entry.number, unhex(hex(made.origin) || printf('%010X', entry.number & 0xffffffffff)) AS id, admitted_at,
+        admitted_at + took AS settled_at, nullif(virtual_key_id, '') AS virtual_key_id, nullif(team_id, '') AS team_id,
+        nullif(customer_id, '') AS customer_id, provider, ifnull(entry.model, known.model) AS model, kind.word AS kind,
+        ending.word AS ending, estimated, tier.word AS tier, input, cache_read, cache_write, cache_write_long,
+        audio_input, image_input, output, reasoning, audio_output, image_output, cost_nanos, other, prices,
+        iif(corrects IS NULL, NULL, unhex(hex(made_before.origin) || printf('%010X', corrects & 0xffffffffff))) AS corrects
+    FROM ledger AS entry
+    LEFT JOIN ledger_origins AS made ON made.id = entry.number >> 40
+    LEFT JOIN ledger_accounts AS known ON known.id = entry.account
+    LEFT JOIN ledger_prices AS paid ON paid.id = entry.price
+    LEFT JOIN ledger_words AS kind ON kind.id = entry.kind
+    LEFT JOIN ledger_words AS ending ON ending.id = entry.ending
+    LEFT JOIN ledger_words AS tier ON tier.id = entry.tier
+    LEFT JOIN ledger_origins AS made_before ON made_before.id = entry.corrects >> 40;
+
 INSERT INTO ledger_hours
-    SELECT admitted_at - admitted_at % 3600000, account, count(*), sum(input), sum(cache_read), sum(cache_write),
+    SELECT admitted_at - admitted_at % 3600000, account, sum(corrects IS NULL), sum(input), sum(cache_read), sum(cache_write),
         sum(cache_write_long), sum(audio_input), sum(image_input), sum(output), sum(reasoning), sum(audio_output),
         sum(image_output), sum(cost_nanos)
     FROM ledger GROUP BY 1, 2;

@@ -3,6 +3,7 @@
 //! Sums come from the roll-ups wherever those know the answer. A span that begins or ends within a day or an
 //! hour is put together: whole days, whole hours at their sides, and single entries at the very ends.
 
+use super::intern;
 use super::retention::{self, kept_since};
 use super::rollup::{DAY_MS, HOUR_MS, ceil, floor};
 use super::row::{damaged, instant};
@@ -10,6 +11,7 @@ use crate::governance::money::{Nanos, Rate};
 use crate::governance::price_field::Field;
 use crate::governance::pricing::Price;
 use crate::governance::time::Timestamp;
+use crate::state::outbox::ChargeId;
 use crate::store::StoreError;
 use crate::store::question::{Cursor, Group, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
 use rusqlite::types::Value;
@@ -27,14 +29,14 @@ pub(super) fn entries(
     wheres.of_entries(filter);
     wheres.between("admitted_at", filter.from, filter.to);
     if let Some(Cursor { admitted_at, id }) = after {
-        wheres
-            .add("(admitted_at, ledger.id) < (?, ?)", [admitted_at.millis().into(), id.to_be_bytes().to_vec().into()]);
+        // Nobody was told of an id that is not known: what was at that instant is behind it then.
+        let number = intern::known_entry(db, ChargeId(id))?.unwrap_or(i64::MAX);
+        wheres.add("(admitted_at, number) < (?, ?)", [admitted_at.millis().into(), number.into()]);
     }
     let sql = format!(
-        "SELECT ledger.*, known.team_id, known.customer_id, paid.prices FROM ledger
-         LEFT JOIN ledger_accounts AS known ON known.id = ledger.account
-         LEFT JOIN ledger_prices AS paid ON paid.id = ledger.price
-         {} ORDER BY admitted_at DESC, ledger.id DESC LIMIT ?",
+        "SELECT * FROM ledger_entries
+         WHERE number IN (SELECT number FROM ledger {} ORDER BY admitted_at DESC, number DESC LIMIT ?)
+         ORDER BY admitted_at DESC, number DESC",
         wheres.text()
     );
     wheres.values.push(i64::try_from(most).unwrap_or(i64::MAX).into());
@@ -56,14 +58,13 @@ fn entry(row: &Row<'_>) -> Result<LedgerEntry, StoreError> {
     for (units, name) in units.iter_mut().zip(UNITS) {
         *units = row.get(name)?;
     }
-    let named = |column: &str| row.get::<_, Option<String>>(column).map(|id| id.filter(|id| !id.is_empty()));
     Ok(LedgerEntry {
         id: number(row.get("id")?)?,
         admitted_at: instant(row, "admitted_at")?,
         settled_at: instant(row, "settled_at")?,
         virtual_key: row.get("virtual_key_id")?,
-        team: named("team_id")?,
-        customer: named("customer_id")?,
+        team: row.get("team_id")?,
+        customer: row.get("customer_id")?,
         provider: row.get("provider")?,
         model: row.get("model")?,
         kind: row.get("kind")?,
@@ -228,17 +229,14 @@ impl Source {
 
     /// What rows are told apart by.
     fn key(self, group: Group, at: &str) -> String {
-        let own = self.table == Table::Entries;
         match group {
             Group::Hour => format!("{at} - {at} % {HOUR_MS}"),
             Group::Day => format!("{at} - {at} % {DAY_MS}"),
-            Group::VirtualKey if own => "ledger.virtual_key_id".into(),
             Group::VirtualKey => "nullif(known.virtual_key_id, '')".into(),
             Group::Team => "nullif(known.team_id, '')".into(),
             Group::Customer => "nullif(known.customer_id, '')".into(),
-            Group::Provider if own => "ledger.provider".into(),
             Group::Provider => "known.provider".into(),
-            Group::Model if own => "ledger.model".into(),
+            Group::Model if self.table == Table::Entries => "ifnull(ledger.model, known.model)".into(),
             Group::Model => "known.model".into(),
         }
     }
@@ -295,26 +293,35 @@ impl Wheres {
 
     /// What entries say themselves, and their accounts.
     fn of_entries(&mut self, filter: &LedgerFilter) {
-        self.equal("ledger.virtual_key_id", filter.virtual_key.as_ref());
-        self.equal("ledger.provider", filter.provider.as_ref());
-        self.equal("ledger.model", filter.model.as_ref());
-        self.equal("kind", filter.kind.as_ref());
-        self.equal("ending", filter.ending.as_ref());
+        self.of_accounts_and(filter, true);
+        for (column, word) in [("kind", &filter.kind), ("ending", &filter.ending)] {
+            if let Some(word) = word {
+                self.add(&format!("{column} = (SELECT id FROM ledger_words WHERE word = ?)"), [word.clone().into()]);
+            }
+        }
         if let Some(estimated) = filter.estimated {
             self.add("estimated = ?", [estimated.into()]);
         }
-        let owners =
-            LedgerFilter { team: filter.team.clone(), customer: filter.customer.clone(), ..Default::default() };
-        self.of_accounts(&owners);
+        if let Some(model) = &filter.model {
+            self.add("ifnull(ledger.model, ?) = ?", [model.clone().into(), model.clone().into()]);
+        }
     }
 
     fn of_accounts(&mut self, filter: &LedgerFilter) {
+        self.of_accounts_and(filter, false);
+    }
+
+    /// With `others`, the accounts whose entries say their models themselves are among them.
+    fn of_accounts_and(&mut self, filter: &LedgerFilter, others: bool) {
         let mut inner = Wheres::default();
         inner.equal("virtual_key_id", filter.virtual_key.as_ref());
         inner.equal("team_id", filter.team.as_ref());
         inner.equal("customer_id", filter.customer.as_ref());
         inner.equal("provider", filter.provider.as_ref());
-        inner.equal("model", filter.model.as_ref());
+        match &filter.model {
+            Some(model) if others => inner.add("model IN (?, '')", [model.clone().into()]),
+            model => inner.equal("model", model.as_ref()),
+        }
         if !inner.conditions.is_empty() {
             let sql = format!("account IN (SELECT id FROM ledger_accounts {})", inner.text());
             self.add(&sql, inner.values);

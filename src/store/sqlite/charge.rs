@@ -101,7 +101,7 @@ impl Part {
 pub(super) fn add(
     tx: &Transaction<'_>,
     parts: &Parts<'_>,
-    fresh: &[&Entry],
+    fresh: &[(i64, &Entry)],
     first_new: Option<i64>,
 ) -> Result<(), StoreError> {
     let mut opened = Vec::new();
@@ -127,7 +127,7 @@ pub(super) fn add(
 /// the correction says by itself, and `at` when the call was admitted.
 pub(super) fn amend(
     tx: &Transaction<'_>,
-    (id, at): (&[u8], Timestamp),
+    (entry, at): (i64, Timestamp),
     said: Said,
     (key, start): (&LimitKey, Timestamp),
     amount: i64,
@@ -141,7 +141,7 @@ pub(super) fn amend(
         let part = Part { amount, admitted: Some((at, at)), odd: said.of(key.measure) != amount };
         put(tx, key, start, &part)?;
         if !part.follows(start, next_start(tx, key, start)?) {
-            write_stray(tx, id, key, start, amount)?;
+            write_stray(tx, entry, key, start, amount)?;
         }
     }
     Ok(kept)
@@ -185,15 +185,15 @@ fn write_strays(
     key: &LimitKey,
     start: Timestamp,
     next: Option<Timestamp>,
-    fresh: &[&Entry],
+    fresh: &[(i64, &Entry)],
 ) -> Result<(), StoreError> {
-    for entry in fresh {
+    for &(number, entry) in fresh {
         let here = entry.deltas.iter().filter(|delta| delta.cell.key() == key && delta.cell.start() == start);
         for delta in here {
             let mut one = Part::default();
             one.add(entry, delta);
             if !one.follows(start, next) {
-                write_stray(tx, &entry.id.0.to_be_bytes(), key, start, delta.amount)?;
+                write_stray(tx, number, key, start, delta.amount)?;
             }
         }
     }
@@ -202,7 +202,7 @@ fn write_strays(
 
 fn write_stray(
     tx: &Transaction<'_>,
-    entry: &[u8],
+    entry: i64,
     key: &LimitKey,
     start: Timestamp,
     amount: i64,
@@ -309,7 +309,7 @@ fn by_rule(
          WHERE admitted_at >= ?3 AND admitted_at < ?4
             AND charged IN (SELECT charge FROM ledger_charge_limits WHERE limit_id = ?1 AND measure = ?2)
             AND NOT EXISTS (SELECT 1 FROM ledger_strays AS stray
-                            WHERE stray.entry = ledger.id AND stray.limit_id = ?1 AND stray.measure = ?2)",
+                            WHERE stray.entry = ledger.number AND stray.limit_id = ?1 AND stray.measure = ?2)",
         Said::COLUMNS
     ))?;
     let until = next.map_or(i64::MAX, Timestamp::millis);

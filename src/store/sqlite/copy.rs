@@ -1,7 +1,8 @@
 //! Copies of the database: one taken while it runs, and one put into its place.
 //!
 //! Invariant: whenever the process dies, the place of the database holds a whole one, the old or the new, and
-//! the name of a copy nothing or a whole one.
+//! the name of a copy nothing or a whole one. Journals stay with the database that their calls were admitted
+//! under: what is left to do for that is in a note, which the next start reads before it looks for journals.
 
 use super::schema::{self, Found};
 use super::{connect, connect_read_only, unlock};
@@ -24,6 +25,11 @@ pub fn backup(database: &Path, to: &Path) -> Result<u64, StoreError> {
     done.map_err(|error| error.doing(|| format!("copy the database {} to {}", database.display(), to.display())))
 }
 
+/// What a restore puts beside the database until it is over: the new one, and what the names of old journals will
+/// end with.
+const NEW: &str = "restoring";
+const NOTE: &str = "restore-note";
+
 /// What a restore put beside the database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -35,7 +41,34 @@ pub struct Kept {
 
 /// Puts the copy at `from` into the place of the database, which no process may use, and keeps what was there
 /// in files beside it.
-pub fn restore(from: &Path, database: &Path, key: &Secret, _lock: &DataLock) -> Result<Kept, StoreError> {
+pub fn restore(from: &Path, database: &Path, key: &Secret, lock: &DataLock) -> Result<Kept, StoreError> {
+    finish_restore(database, lock)?;
+    let kept = replace(from, database, key)?;
+    finish_restore(database, lock)?;
+    Ok(kept)
+}
+
+/// Ends a restore that was cut off, so that the calls in old journals are not charged to the new books. True if
+/// there was something to do.
+pub fn finish_restore(database: &Path, _lock: &DataLock) -> Result<bool, StoreError> {
+    let note = beside(database, NOTE);
+    let end = match fs::read_to_string(&note) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        read => read.map_err(|error| failed("read", &note, error))?,
+    };
+    // While the new database waits for its place, the journals belong to the old one.
+    let is_replaced = !beside(database, NEW).exists();
+    if is_replaced {
+        Leftover::take(&key_file::data_dir(database))?.put_aside(&end)?;
+        sync_dir(database).map_err(|error| failed("put aside the journal of", database, error))?;
+    }
+    remove(&note)?;
+    sync_dir(database).map_err(|error| failed("remove", &note, error))?;
+    Ok(is_replaced)
+}
+
+/// All but the end: the new database has its place, and a note says what is left to do.
+pub(in crate::store) fn replace(from: &Path, database: &Path, key: &Secret) -> Result<Kept, StoreError> {
     if schema::inspect(from)? == Found::Nothing {
         let what = format!("there is no database in {}; nothing was changed", from.display());
         return Err(StoreError::new(StoreErrorKind::Open, what));
@@ -45,7 +78,7 @@ pub fn restore(from: &Path, database: &Path, key: &Secret, _lock: &DataLock) -> 
         return Err(StoreError::new(StoreErrorKind::Other, what));
     }
     let journals = Leftover::take(&key_file::data_dir(database))?;
-    let new = beside(database, "restoring");
+    let new = beside(database, NEW);
     let place = |what: &str| format!("{what} {}; nothing was changed", database.display());
     let checked = || {
         let source = connect_read_only(from)?;
@@ -56,8 +89,10 @@ pub fn restore(from: &Path, database: &Path, key: &Secret, _lock: &DataLock) -> 
         copy(&source, &new)
     };
     checked().map_err(|error| error.doing(|| place(&format!("copy {} into the place of", from.display()))))?;
-    let swapped = swap(database, &new, journals);
-    if swapped.is_err() {
+    let swapped = swap(database, &new, &journals);
+    if swapped.is_err() && new.exists() {
+        // In this order: without the new database, the note would say that it has its place.
+        let _ = fs::remove_file(beside(database, NOTE)).and_then(|()| sync_dir(database));
         let _ = fs::remove_file(&new);
     }
     swapped.map_err(|error| error.doing(|| place("replace")))
@@ -124,16 +159,16 @@ fn whole(path: &Path, connection: &Connection) -> Result<(), StoreError> {
 }
 
 /// Puts `new` into the place of the database, in one step.
-fn swap(database: &Path, new: &Path, journals: Leftover) -> Result<Kept, StoreError> {
-    let end = free_end(database, &journals)?;
+fn swap(database: &Path, new: &Path, journals: &Leftover) -> Result<Kept, StoreError> {
+    let end = free_end(database, journals)?;
     let kept = if database.exists() { Some(keep(database, &end)?) } else { None };
+    if !journals.is_empty() {
+        let note = beside(database, NOTE);
+        fs::write(&note, &end).and_then(|()| synced(&note)).map_err(|error| failed("write", &note, error))?;
+    }
     fs::rename(new, database).map_err(|error| failed("replace", database, error))?;
     synced(database).map_err(|error| failed("replace", database, error))?;
-    // Last: if the process dies before, their calls are charged to the new books, and not forgotten.
-    let journal = !journals.is_empty();
-    journals.put_aside(&end)?;
-    sync_dir(database).map_err(|error| failed("replace", database, error))?;
-    Ok(Kept { database: kept, journal })
+    Ok(Kept { database: kept, journal: !journals.is_empty() })
 }
 
 /// The end of the names under which the old files are kept.

@@ -3,7 +3,7 @@
 
 use super::audit;
 use super::charge::{self, Said};
-use super::intern;
+use super::intern::{self, CORRECTION, STANDARD, UNRESOLVED};
 use super::rollup::Rollup;
 use super::row::{self, damaged, instant};
 use crate::governance::money::Nanos;
@@ -16,15 +16,12 @@ use crate::store::record::{Actual, Record, UnresolvedEntry};
 use crate::store::{StoreError, StoreErrorKind};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-/// How a correction is recorded among the endings.
-const CORRECTION: &str = "correction";
-
 /// Entries as they stand with their corrections; the rest of the statement selects among them.
 const STANDING: &str =
     "SELECT e.id, e.admitted_at, e.settled_at, e.virtual_key_id, e.provider, e.model, e.kind, e.ending,
         e.input + ifnull(sum(c.input), 0) AS input, e.output + ifnull(sum(c.output), 0) AS output,
-        e.cost_nanos + ifnull(sum(c.cost_nanos), 0) AS cost_nanos, count(c.id) AS corrections
-    FROM ledger AS e LEFT JOIN ledger AS c ON c.corrects = e.id";
+        e.cost_nanos + ifnull(sum(c.cost_nanos), 0) AS cost_nanos, count(c.number) AS corrections
+    FROM ledger_entries AS e LEFT JOIN ledger AS c ON c.corrects = e.number";
 
 /// Unresolved entries that nobody has corrected yet, newest first, and how many there are.
 pub(super) fn unresolved(
@@ -32,11 +29,17 @@ pub(super) fn unresolved(
     limit: usize,
     offset: usize,
 ) -> Result<(Vec<UnresolvedEntry>, usize), StoreError> {
-    let open = "e.ending = 'unresolved' AND NOT EXISTS (SELECT 1 FROM ledger WHERE corrects = e.id)";
-    let count = format!("SELECT count(*) FROM ledger AS e WHERE {open}");
+    // The word's number as it stands, so that the index of these entries is found.
+    let open = format!(
+        "FROM ledger AS u WHERE u.ending = {UNRESOLVED}
+            AND NOT EXISTS (SELECT 1 FROM ledger AS c WHERE c.corrects = u.number)"
+    );
+    let count = format!("SELECT count(*) {open}");
     let total: i64 = db.prepare_cached(&count)?.query_row((), |row| row.get(0))?;
-    let page =
-        format!("{STANDING} WHERE {open} GROUP BY e.id ORDER BY e.settled_at DESC, e.id DESC LIMIT ?1 OFFSET ?2");
+    let page = format!(
+        "{STANDING} WHERE e.number IN (SELECT u.number {open})
+         GROUP BY e.number ORDER BY e.settled_at DESC, e.number DESC LIMIT ?1 OFFSET ?2"
+    );
     let mut page = db.prepare_cached(&page)?;
     let bound = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let mut rows = page.query([bound(limit), bound(offset)])?;
@@ -49,8 +52,8 @@ pub(super) fn unresolved(
 
 /// One unresolved entry as it stands.
 pub(super) fn find(db: &Connection, id: ChargeId) -> Result<UnresolvedEntry, StoreError> {
-    let mut find = db.prepare_cached(&format!("{STANDING} WHERE e.id = ?1 GROUP BY e.id"))?;
-    let found = find.query_row([&id.0.to_be_bytes()[..]], |row| Ok((row.get::<_, String>("ending")?, read(row))));
+    let mut find = db.prepare_cached(&format!("{STANDING} WHERE e.number = ?1 GROUP BY e.number"))?;
+    let found = find.query_row([intern::known_entry(db, id)?], |row| Ok((row.get::<_, String>("ending")?, read(row))));
     match found.optional()? {
         Some((ending, entry)) if ending == Ending::Unresolved.as_str() => entry,
         Some(_) => Err(StoreError::new(StoreErrorKind::NotUnresolved, "the ledger entry is not an unresolved one")),
@@ -79,41 +82,26 @@ pub(super) fn correct(
     let cost = after.cost.get().saturating_sub(before.cost.get());
     let more = |new: i64, old: i64| new.saturating_sub(old);
     let (input, output) = (more(after.input, before.input), more(after.output, before.output));
-    let bytes = correction.0.to_be_bytes();
+    let (number, own) = (intern::new_entry(tx, id)?, intern::new_entry(tx, correction)?);
     let said = Said::difference(cost, input.saturating_add(output));
-    let adjustments = adjust(tx, id, (&bytes, before.admitted_at), said)?;
+    let adjustments = adjust(tx, number, (own, before.admitted_at), said)?;
     let keys: Vec<&LimitKey> = adjustments.iter().map(|adjustment| &adjustment.key).collect();
     let charged = intern::charge_of(tx, &keys)?;
-    let account: Option<i64> =
-        row::find(tx, "SELECT account FROM ledger WHERE id = ?1", [&id.0.to_be_bytes()[..]])?.flatten();
+    let account = row::find(tx, "SELECT account FROM ledger WHERE number = ?1", [number])?;
+    let account: i64 = account.ok_or_else(|| damaged("ledger entry", "whose account is gone"))?;
     let mut insert = tx.prepare_cached(
         "INSERT INTO ledger
-            (id, admitted_at, settled_at, virtual_key_id, provider, model, kind, ending, estimated, tier, input,
-             cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output,
-             cost_nanos, corrects, account, charged)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 'standard', ?9, 0, 0, 0, 0, 0, ?10, 0, 0, ?11, ?12, ?13, ?14)",
+            (number, admitted_at, took, account, charged, kind, ending, tier, estimated, input, cache_read,
+             cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output, image_output,
+             cost_nanos, model, corrects)
+         SELECT ?1, admitted_at, ?2, account, ?3, kind, ?4, ?5, 0, ?6, 0, 0, 0, 0, 0, ?7, 0, 0, 0, ?8, model, number
+         FROM ledger WHERE number = ?9",
     )?;
-    insert.execute(params![
-        &bytes[..],
-        before.admitted_at.millis(),
-        at.millis(),
-        before.virtual_key,
-        before.provider,
-        before.model,
-        before.kind.as_str(),
-        CORRECTION,
-        input,
-        output,
-        cost,
-        &id.0.to_be_bytes()[..],
-        account,
-        charged,
-    ])?;
-    if let Some(account) = account {
-        let mut sums = Rollup::default();
-        sums.amend(account, before.admitted_at, [input, 0, 0, 0, 0, 0, output, 0, 0, 0], Nanos::new(cost));
-        sums.write(tx)?;
-    }
+    let took = at.millis().saturating_sub(before.admitted_at.millis());
+    insert.execute(params![own, took, charged, CORRECTION, STANDARD, input, output, cost, number])?;
+    let mut sums = Rollup::default();
+    sums.amend(account, before.admitted_at, [input, 0, 0, 0, 0, 0, output, 0, 0, 0], Nanos::new(cost));
+    sums.write(tx)?;
     audit::append(tx, &record(&before, &after))?;
     Ok((adjustments, after))
 }
@@ -121,14 +109,14 @@ pub(super) fn correct(
 /// Changes the balances of the windows that the entry was charged to, as far as they are kept.
 fn adjust(
     tx: &Transaction<'_>,
-    id: ChargeId,
-    correction: (&[u8], Timestamp),
+    number: i64,
+    correction: (i64, Timestamp),
     said: Said,
 ) -> Result<Vec<Adjustment>, StoreError> {
     let mut windows = tx.prepare_cached(
-        "SELECT limit_id, measure, window_start FROM unresolved_windows WHERE entry_id = ?1 AND measure <> 'requests'",
+        "SELECT limit_id, measure, window_start FROM unresolved_windows WHERE entry = ?1 AND measure <> 'requests'",
     )?;
-    let mut rows = windows.query([&id.0.to_be_bytes()[..]])?;
+    let mut rows = windows.query([number])?;
     let mut adjustments = Vec::new();
     while let Some(row) = rows.next()? {
         let measure: String = row.get(1)?;

@@ -1,5 +1,5 @@
 //! What many entries have in common, written once and named by a number in each: who asked whom for what, which
-//! limits it was charged to, and by which prices.
+//! limits it was charged to, by which prices, words, and what its id begins with.
 //!
 //! Invariant: a number that is remembered here is in the database for good. Whoever rolls a transaction back
 //! must `forget`.
@@ -7,9 +7,9 @@
 use super::row::{execute, find, json};
 use crate::governance::pricing::Price;
 use crate::governance::view::LimitKey;
-use crate::state::outbox::{CallTag, Entry};
-use crate::store::StoreError;
-use rusqlite::{Transaction, params};
+use crate::state::outbox::{CallTag, ChargeId, Entry};
+use crate::store::{StoreError, StoreErrorKind};
+use rusqlite::{Connection, Transaction, params};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -19,10 +19,21 @@ const REMEMBERED_MAX: usize = 16_384;
 /// for ever, so what names they try must not make them grow without end.
 pub(super) const MODELS_MAX: i64 = 1_000;
 
+/// Words whose numbers the first of these tables were made with.
+pub(super) const UNRESOLVED: i64 = 1;
+pub(super) const CORRECTION: i64 = 2;
+pub(super) const STANDARD: i64 = 3;
+
+/// Bits of an id that are in the number of its entry as they are.
+const OWN_BITS: u32 = 40;
+
 /// Numbers given or found so far.
 #[derive(Debug, Default)]
 pub(super) struct Interned {
-    accounts: HashMap<Account, i64>,
+    /// With the model that an entry says itself.
+    accounts: HashMap<Account, (i64, bool)>,
+    words: HashMap<&'static str, i64>,
+    origins: HashMap<u128, i64>,
     charges: HashMap<String, i64>,
     prices: HashMap<Arc<Price>, i64>,
     /// The first combination of limits that is new in this transaction.
@@ -58,7 +69,35 @@ impl Interned {
         self.first_new_charge
     }
 
-    pub(super) fn account(&mut self, tx: &Transaction<'_>, tag: &CallTag) -> Result<i64, StoreError> {
+    /// The number of an entry. Those of one process follow each other.
+    pub(super) fn entry(&mut self, tx: &Transaction<'_>, id: ChargeId) -> Result<i64, StoreError> {
+        let origin = id.0 >> OWN_BITS;
+        if let Some(known) = self.origins.get(&origin) {
+            return Ok(numbered(*known, id));
+        }
+        let number = new_entry(tx, id)?;
+        self.origins.insert(origin, origin_of(number));
+        Ok(number)
+    }
+
+    pub(super) fn word(&mut self, tx: &Transaction<'_>, word: &'static str) -> Result<i64, StoreError> {
+        if let Some(known) = self.words.get(word) {
+            return Ok(*known);
+        }
+        let number = match find(tx, "SELECT id FROM ledger_words WHERE word = ?1", [word])? {
+            Some(known) => known,
+            None => {
+                execute(tx, "INSERT INTO ledger_words (word) VALUES (?1)", [word])?;
+                tx.last_insert_rowid()
+            }
+        };
+        self.words.insert(word, number);
+        Ok(number)
+    }
+
+    /// The number of who asked whom for what; and whether the entry says itself for which model, because this key
+    /// has asked for too many.
+    pub(super) fn account(&mut self, tx: &Transaction<'_>, tag: &CallTag) -> Result<(i64, bool), StoreError> {
         let CallTag { virtual_key, team, customer, provider, model, .. } = tag.clone();
         let account = Account { virtual_key, team, customer, provider, model };
         if let Some(known) = self.accounts.get(&account) {
@@ -109,6 +148,46 @@ impl Interned {
     }
 }
 
+/// The number of an entry that may be the first with this beginning of its id.
+pub(super) fn new_entry(tx: &Transaction<'_>, id: ChargeId) -> Result<i64, StoreError> {
+    if let Some(known) = known_entry(tx, id)? {
+        return Ok(known);
+    }
+    execute(tx, "INSERT INTO ledger_origins (origin) VALUES (?1)", [&origin(id)[..]])?;
+    let origin = tx.last_insert_rowid();
+    // Millions of processes.
+    if origin > i64::MAX >> OWN_BITS {
+        return Err(StoreError::new(StoreErrorKind::Other, "too many processes have written to the ledger"));
+    }
+    Ok(numbered(origin, id))
+}
+
+/// The number that an entry of this id has, if there is one.
+pub(super) fn known_entry(db: &Connection, id: ChargeId) -> Result<Option<i64>, StoreError> {
+    let origin = find(db, "SELECT id FROM ledger_origins WHERE origin = ?1", [&origin(id)[..]])?;
+    Ok(origin.map(|origin| numbered(origin, id)))
+}
+
+/// The number of what the id of this entry begins with.
+pub(super) const fn origin_of(entry: i64) -> i64 {
+    entry >> OWN_BITS
+}
+
+/// The rest of its id.
+pub(super) const fn own_part(entry: i64) -> i64 {
+    entry & ((1 << OWN_BITS) - 1)
+}
+
+fn origin(id: ChargeId) -> [u8; 11] {
+    let [.., a, b, c, d, e, f, g, h, i, j, k] = (id.0 >> OWN_BITS).to_be_bytes();
+    [a, b, c, d, e, f, g, h, i, j, k]
+}
+
+fn numbered(origin: i64, id: ChargeId) -> i64 {
+    let own = i64::try_from(id.0 & ((1 << OWN_BITS) - 1)).expect("40 bits fit");
+    origin << OWN_BITS | own
+}
+
 /// The number of a combination of limits, for whoever does this once; absent of none.
 pub(super) fn charge_of(tx: &Transaction<'_>, keys: &[&LimitKey]) -> Result<Option<i64>, StoreError> {
     let mut text = String::new();
@@ -150,17 +229,17 @@ fn charge_number<'a>(
 }
 
 impl Account {
-    /// The number that it has, or a new one.
-    fn number(&self, tx: &Transaction<'_>) -> Result<i64, StoreError> {
+    /// The number that it has, or a new one; and whether that is of no model.
+    fn number(&self, tx: &Transaction<'_>) -> Result<(i64, bool), StoreError> {
         if let Some(known) = self.known(tx, &self.model)? {
-            return Ok(known);
+            return Ok((known, self.model.is_empty()));
         }
         let key = none_as_empty(&self.virtual_key);
         let models = "SELECT count(*) FROM ledger_accounts WHERE virtual_key_id = ?1 AND provider = ?2";
         let models: i64 = find(tx, models, params![key, self.provider])?.unwrap_or(0);
         let model = if models < MODELS_MAX { &*self.model } else { "" };
         if let Some(known) = self.known(tx, model)? {
-            return Ok(known);
+            return Ok((known, model.is_empty()));
         }
         execute(
             tx,
@@ -168,7 +247,7 @@ impl Account {
              VALUES (?1, ?2, ?3, ?4, ?5)",
             params![key, none_as_empty(&self.team), none_as_empty(&self.customer), self.provider, model],
         )?;
-        Ok(tx.last_insert_rowid())
+        Ok((tx.last_insert_rowid(), model.is_empty()))
     }
 
     fn known(&self, tx: &Transaction<'_>, model: &str) -> Result<Option<i64>, StoreError> {

@@ -6,7 +6,7 @@ use super::charge::{self, Part, Parts};
 use super::intern::Interned;
 use super::rollup::Rollup;
 use super::row::{damaged, json};
-use super::{in_transaction, retention};
+use super::{doubt, in_transaction, retention};
 use crate::governance::edit::Restart;
 use crate::governance::time::Timestamp;
 use crate::governance::usage::{ServiceTier, Source, Usage};
@@ -54,7 +54,9 @@ impl Ledger for SqliteLedger {
             return Ok(());
         }
         let keep = self.keep;
-        let more = in_transaction(&mut self.connection, |tx| retention::forget_some(tx, keep, now));
+        let more = in_transaction(&mut self.connection, |tx| {
+            Ok(doubt::is_sound(tx, now)? && retention::forget_some(tx, keep, now)?)
+        });
         if !matches!(more, Ok(true)) {
             self.tidy_at = now.plus(retention::INTERVAL_MS);
         }
@@ -101,15 +103,15 @@ fn append(tx: &Transaction<'_>, interned: &mut Interned, batch: &[Entry]) -> Res
     let mut sums = Rollup::default();
     let mut fresh = Vec::with_capacity(batch.len());
     for entry in batch {
-        let numbers = (interned.account(tx, &entry.tag)?, interned.charge(tx, entry)?, interned.price(tx, entry)?);
+        let numbers = Numbers::of(interned, tx, entry)?;
         // Known already: this batch, or a part of it, is here for the second time.
-        if !insert(tx, entry, numbers)? {
+        if !insert(tx, entry, &numbers)? {
             continue;
         }
-        fresh.push(entry);
-        sums.add(numbers.0, entry);
+        fresh.push((numbers.entry, entry));
+        sums.add(numbers.account, entry);
         if entry.ending == Ending::Unresolved {
-            entry.deltas.iter().try_for_each(|delta| keep_window(tx, entry, delta))?;
+            entry.deltas.iter().try_for_each(|delta| keep_window(tx, numbers.entry, delta))?;
         }
         for delta in &entry.deltas {
             parts.entry((delta.cell.key(), delta.cell.start())).or_default().add(entry, delta);
@@ -120,34 +122,59 @@ fn append(tx: &Transaction<'_>, interned: &mut Interned, batch: &[Entry]) -> Res
     Ok(fresh.len())
 }
 
-/// Writes an entry with the numbers of its account, its charge and its price. False: it is there.
-fn insert(
-    tx: &Transaction<'_>,
-    entry: &Entry,
-    (account, charged, price): (i64, Option<i64>, Option<i64>),
-) -> Result<bool, StoreError> {
+/// What stands in an entry's row by its number.
+struct Numbers {
+    entry: i64,
+    account: i64,
+    /// The row says itself for which model.
+    says_model: bool,
+    charged: Option<i64>,
+    price: Option<i64>,
+    kind: i64,
+    ending: i64,
+    tier: i64,
+}
+
+impl Numbers {
+    fn of(interned: &mut Interned, tx: &Transaction<'_>, entry: &Entry) -> Result<Numbers, StoreError> {
+        let (account, says_model) = interned.account(tx, &entry.tag)?;
+        Ok(Numbers {
+            entry: interned.entry(tx, entry.id)?,
+            account,
+            says_model,
+            charged: interned.charge(tx, entry)?,
+            price: interned.price(tx, entry)?,
+            kind: interned.word(tx, entry.tag.kind.as_str())?,
+            ending: interned.word(tx, entry.ending.as_str())?,
+            tier: interned.word(tx, tier(entry.usage.tier))?,
+        })
+    }
+}
+
+/// Writes an entry. False: it is there.
+fn insert(tx: &Transaction<'_>, entry: &Entry, numbers: &Numbers) -> Result<bool, StoreError> {
     let mut insert = tx.prepare_cached(
         "INSERT OR IGNORE INTO ledger
-            (id, admitted_at, settled_at, virtual_key_id, provider, model, kind, ending, estimated, tier, input,
-             cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output,
-             cost_nanos, account, charged, price, other, image_output)
+            (number, admitted_at, took, account, charged, price, kind, ending, tier, estimated, input, cache_read,
+             cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output, image_output,
+             cost_nanos, model, other)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-             ?23, ?24, ?25)",
+             ?23)",
     )?;
     let (tag, usage) = (&entry.tag, &entry.usage);
     let [input, cache_read, cache_write, cache_write_long, audio_input, image_input, ..] = units(usage);
     let [.., output, reasoning, audio_output, image_output] = units(usage);
     let inserted = insert.execute(params![
-        &entry.id.0.to_be_bytes()[..],
+        numbers.entry,
         tag.admitted_at.millis(),
-        entry.settled_at.millis(),
-        tag.virtual_key,
-        tag.provider,
-        tag.model,
-        tag.kind.as_str(),
-        entry.ending.as_str(),
+        entry.settled_at.millis().saturating_sub(tag.admitted_at.millis()),
+        numbers.account,
+        numbers.charged,
+        numbers.price,
+        numbers.kind,
+        numbers.ending,
+        numbers.tier,
         usage.source == Source::Estimated,
-        tier(usage.tier),
         input,
         cache_read,
         cache_write,
@@ -157,23 +184,21 @@ fn insert(
         output,
         reasoning,
         audio_output,
-        entry.cost.get(),
-        account,
-        charged,
-        price,
-        other(usage),
         image_output,
+        entry.cost.get(),
+        numbers.says_model.then_some(&*tag.model),
+        other(usage),
     ])?;
     Ok(inserted == 1)
 }
 
 /// Notes where an unresolved entry was charged, for the one who corrects it.
-fn keep_window(tx: &Transaction<'_>, entry: &Entry, delta: &Delta) -> Result<(), StoreError> {
+fn keep_window(tx: &Transaction<'_>, entry: i64, delta: &Delta) -> Result<(), StoreError> {
     let mut insert = tx.prepare_cached(
-        "INSERT OR IGNORE INTO unresolved_windows (entry_id, limit_id, measure, window_start) VALUES (?1, ?2, ?3, ?4)",
+        "INSERT OR IGNORE INTO unresolved_windows (entry, limit_id, measure, window_start) VALUES (?1, ?2, ?3, ?4)",
     )?;
     let (key, start) = (delta.cell.key(), delta.cell.start().millis());
-    insert.execute(params![&entry.id.0.to_be_bytes()[..], key.id, key.measure.as_str(), start])?;
+    insert.execute(params![entry, key.id, key.measure.as_str(), start])?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod charge;
 mod copy;
 mod correction;
 mod declared;
+mod doubt;
 mod intern;
 mod ledger;
 mod limits;
@@ -40,7 +41,9 @@ use crate::governance::view::LimitKey;
 use crate::state::digest::KeyHasher;
 use crate::state::outbox::ChargeId;
 use crate::state::{Adjustment, Balance};
-pub use copy::{Kept, backup, restore};
+#[cfg(test)]
+pub(super) use copy::replace;
+pub use copy::{Kept, backup, finish_restore, restore};
 use rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use schema::Found;

@@ -70,34 +70,34 @@ fn forget_hours(tx: &Transaction<'_>, since: Timestamp) -> Result<bool, StoreErr
 fn forget_entries(tx: &Transaction<'_>, since: Timestamp) -> Result<bool, StoreError> {
     let mut old = tx.prepare_cached(&format!(
         // What corrects an entry was admitted with it, and goes before it.
-        "SELECT id, admitted_at, charged, {} FROM ledger WHERE admitted_at < ?1
+        "SELECT number, admitted_at, charged, {} FROM ledger WHERE admitted_at < ?1
          ORDER BY admitted_at, corrects IS NULL LIMIT ?2",
         Said::COLUMNS
     ))?;
     let mut rows = old.query(params![since.millis(), SLICE])?;
-    let (mut carried, mut ids) = (Carried::new(tx)?, Vec::new());
+    let (mut carried, mut numbers) = (Carried::new(tx)?, Vec::new());
     while let Some(row) = rows.next()? {
-        let (id, at, said) = (row.get::<_, Vec<u8>>(0)?, Timestamp::from_millis(row.get(1)?), Said::read(row, 3)?);
+        let (number, at, said) = (row.get(0)?, Timestamp::from_millis(row.get(1)?), Said::read(row, 3)?);
         if let Some(charge) = row.get(2)? {
-            carried.add(tx, &id, at, charge, said)?;
+            carried.add(tx, number, at, charge, said)?;
         }
-        ids.push(id);
+        numbers.push(number);
     }
     let any_unresolved = exists(tx, "SELECT 1 FROM unresolved_windows LIMIT 1", ())?;
-    for id in &ids {
+    for number in &numbers {
         if any_unresolved {
-            execute(tx, "DELETE FROM unresolved_windows WHERE entry_id = ?1", [id])?;
+            execute(tx, "DELETE FROM unresolved_windows WHERE entry = ?1", [number])?;
         }
-        execute(tx, "DELETE FROM ledger WHERE id = ?1", [id])?;
+        execute(tx, "DELETE FROM ledger WHERE number = ?1", [number])?;
         if carried.any_strays {
-            execute(tx, "DELETE FROM ledger_strays WHERE entry = ?1", [id])?;
+            execute(tx, "DELETE FROM ledger_strays WHERE entry = ?1", [number])?;
         }
     }
-    if !ids.is_empty() {
+    if !numbers.is_empty() {
         carried.write(tx)?;
         note(tx, ENTRIES, since)?;
     }
-    Ok(i64::try_from(ids.len()) == Ok(SLICE))
+    Ok(i64::try_from(numbers.len()) == Ok(SLICE))
 }
 
 /// What entries that go were charged to windows that stay.
@@ -118,12 +118,12 @@ impl Carried {
     fn add(
         &mut self,
         tx: &Transaction<'_>,
-        id: &[u8],
+        number: i64,
         at: Timestamp,
         charge: i64,
         said: Said,
     ) -> Result<(), StoreError> {
-        let strays = if self.any_strays { strays_of(tx, id)? } else { Vec::new() };
+        let strays = if self.any_strays { strays_of(tx, number)? } else { Vec::new() };
         for key in self.limits_of(tx, charge)?.clone() {
             let (start, amount) = match strays.iter().find(|(stray, ..)| *stray == key) {
                 Some((_, start, amount)) => (Some(*start), *amount),
@@ -168,10 +168,10 @@ impl Carried {
     }
 }
 
-fn strays_of(tx: &Transaction<'_>, id: &[u8]) -> Result<Vec<(LimitKey, Timestamp, i64)>, StoreError> {
+fn strays_of(tx: &Transaction<'_>, number: i64) -> Result<Vec<(LimitKey, Timestamp, i64)>, StoreError> {
     let mut strays =
         tx.prepare_cached("SELECT limit_id, measure, window_start, amount FROM ledger_strays WHERE entry = ?1")?;
-    let mut rows = strays.query([id])?;
+    let mut rows = strays.query([number])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
         let measure: String = row.get(1)?;

@@ -18,7 +18,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0001_first.sql")),
     M::up(include_str!("0002_governance.sql")).foreign_key_check(),
     M::up(include_str!("0003_journal.sql")),
-    M::up(include_str!("0004_ledger.sql")),
+    M::up(include_str!("0004_ledger.sql")).foreign_key_check(),
 ];
 
 /// The version that this program writes.

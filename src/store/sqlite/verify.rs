@@ -3,6 +3,7 @@
 //! Reads one consistent state of the database, and changes nothing: a server may run beside it.
 
 use super::charge::{Said, limits};
+use super::intern;
 use super::ledger::limits as declared_limits;
 use super::retention::{self, kept_since};
 use super::rollup::{DAY_MS, HOUR_MS, floor};
@@ -129,7 +130,9 @@ struct Books {
     limits: Vec<Limit>,
     /// The limits, by their places, of each combination.
     charges: HashMap<i64, Vec<usize>>,
-    strays: HashMap<Vec<u8>, Vec<Stray>>,
+    strays: HashMap<i64, Vec<Stray>>,
+    /// What the ids of entries begin with.
+    origins: HashMap<i64, Vec<u8>>,
     /// The virtual key, the provider and the model of each.
     accounts: HashMap<i64, [String; 3]>,
     /// What the entries of each hour and account come to.
@@ -176,7 +179,7 @@ impl Books {
             charges.insert(row.get(0)?, known);
             Ok(())
         })?;
-        let mut strays: HashMap<Vec<u8>, Vec<Stray>> = HashMap::new();
+        let mut strays: HashMap<i64, Vec<Stray>> = HashMap::new();
         each(db, "SELECT limit_id, measure, window_start, amount, entry FROM ledger_strays", |row| {
             if let Some(limit) = places.get(&limit_key(row, 0)?).copied() {
                 let stray = Stray { limit, start: instant(row, 2)?, amount: row.get(3)? };
@@ -190,48 +193,51 @@ impl Books {
             accounts.insert(row.get(0)?, [key?, provider?, model?]);
             Ok(())
         })?;
-        Ok(Books { limits: all, charges, strays, accounts, hours: BTreeMap::new() })
+        let mut origins = HashMap::new();
+        each(db, "SELECT id, origin FROM ledger_origins", |row| {
+            origins.insert(row.get(0)?, row.get(1)?);
+            Ok(())
+        })?;
+        Ok(Books { limits: all, charges, strays, origins, accounts, hours: BTreeMap::new() })
     }
 
     fn read_entries(&mut self, db: &Connection, report: &mut Verified) -> Result<(), StoreError> {
         const FIRST_UNIT: usize = 4 + Said::COLUMNS_COUNT;
         let sql = format!(
-            "SELECT id, admitted_at, account, charged, {}, {}, corrects IS NULL FROM ledger",
+            "SELECT number, admitted_at, account, charged, {}, {}, corrects IS NULL FROM ledger",
             Said::COLUMNS,
             UNITS.join(", ")
         );
         each(db, &sql, |row| {
             report.entries += 1;
             let (at, said) = (instant(row, 1)?, Said::read(row, 4)?);
-            if let Some(charge) = row.get::<_, Option<i64>>(3)? {
-                let id: Vec<u8> = row.get(0)?;
-                if !self.charge(&id, at, charge, said) {
-                    report.fault(format!("entry {}: it names a charge that is not there", hex(&id)));
-                }
+            let (number, account): (i64, i64) = (row.get(0)?, row.get(2)?);
+            if !self.origins.contains_key(&intern::origin_of(number)) {
+                report.fault(format!("entry number {number}: what its id begins with is not there"));
             }
-            match row.get(2)? {
-                Some(account) => {
-                    let mut units = [0; UNITS.len()];
-                    for (column, units) in units.iter_mut().enumerate() {
-                        *units = row.get(FIRST_UNIT + column)?;
-                    }
-                    let one = LedgerSum {
-                        calls: row.get(FIRST_UNIT + UNITS.len())?,
-                        units,
-                        cost: Nanos::new(said.of(Measure::Money)),
-                    };
-                    self.hours.entry((floor(at, HOUR_MS), account)).or_default().add(&one);
-                }
-                None => report.fault(format!("entry {}: it has no account", hex(&row.get::<_, Vec<u8>>(0)?))),
+            if let Some(charge) = row.get(3)?
+                && !self.charge(number, at, charge, said)
+            {
+                report.fault(format!("entry {}: it names a charge that is not there", self.id(number)));
             }
+            if !self.accounts.contains_key(&account) {
+                report.fault(format!("entry {}: it names an account that is not there", self.id(number)));
+            }
+            let mut units = [0; UNITS.len()];
+            for (column, units) in units.iter_mut().enumerate() {
+                *units = row.get(FIRST_UNIT + column)?;
+            }
+            let calls = row.get(FIRST_UNIT + UNITS.len())?;
+            let one = LedgerSum { calls, units, cost: Nanos::new(said.of(Measure::Money)) };
+            self.hours.entry((floor(at, HOUR_MS), account)).or_default().add(&one);
             Ok(())
         })
     }
 
     /// Adds an entry to the windows that it was charged to; false if that is not known.
-    fn charge(&mut self, id: &[u8], at: Timestamp, charge: i64, said: Said) -> bool {
+    fn charge(&mut self, number: i64, at: Timestamp, charge: i64, said: Said) -> bool {
         let Some(places) = self.charges.get(&charge) else { return false };
-        let strays = self.strays.get(id).map_or(&[][..], |strays| strays);
+        let strays = self.strays.get(&number).map_or(&[][..], |strays| strays);
         for &place in places {
             let limit = &mut self.limits[place];
             limit.entries += 1;
@@ -248,6 +254,13 @@ impl Books {
             }
         }
         true
+    }
+
+    /// The id of an entry, as it is told.
+    fn id(&self, number: i64) -> String {
+        let origin = self.origins.get(&intern::origin_of(number)).map_or(&[][..], |origin| origin);
+        let origin: String = origin.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{origin}{:010x}", intern::own_part(number))
     }
 
     /// Whose a sum is, in one line whatever a caller named as a model.
@@ -362,8 +375,4 @@ fn amount(measure: Measure, number: i64) -> String {
         Measure::Money => format!("{} dollars", Nanos::new(number)),
         Measure::Tokens | Measure::Requests => format!("{number} {}", measure.as_str()),
     }
-}
-
-fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! The ledger asked, shortened, checked, copied: whatever happens to it, what it says stays true.
+//! The ledger asked, shortened, checked: whatever happens to it, what it says stays true.
 
 use super::*;
 use crate::governance::edit::Restart;
@@ -7,11 +7,11 @@ use crate::state::outbox::ChargeId;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-const HOUR: i64 = 3_600_000;
-const DAY: i64 = 24 * HOUR;
+pub(super) const HOUR: i64 = 3_600_000;
+pub(super) const DAY: i64 = 24 * HOUR;
 const MODELS: [&str; 3] = ["m", "n", "=evil"];
 
-fn no_groups() -> LedgerFilter {
+pub(super) fn no_groups() -> LedgerFilter {
     LedgerFilter::default()
 }
 
@@ -28,7 +28,7 @@ pub(super) struct World {
     pub(super) house: House,
     key: VirtualKey,
     states: Vec<Arc<State>>,
-    now: i64,
+    pub(super) now: i64,
     open: Vec<(Hold, Known)>,
     /// Settled, and in some outbox.
     waiting: usize,
@@ -51,7 +51,7 @@ fn ample() -> VirtualKey {
 }
 
 impl World {
-    fn new(keep: Keep) -> World {
+    pub(super) fn new(keep: Keep) -> World {
         let house = House::new();
         let key = ample();
         house.apply(&[house.valued(&key, "one")]).unwrap();
@@ -71,7 +71,7 @@ impl World {
         }
     }
 
-    fn turn_clocks(&self) {
+    pub(super) fn turn_clocks(&self) {
         for state in &self.states {
             if let Clock::Manual(hand) = &state.clock {
                 hand.store(self.now, Ordering::SeqCst);
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// A call that arrived `early` milliseconds before it was admitted.
-    fn admit(&mut self, which: usize, model: usize, cost: i64, early: i64) {
+    pub(super) fn admit(&mut self, which: usize, model: usize, cost: i64, early: i64) {
         let state = Arc::clone(&self.states[which % self.states.len()]);
         let snapshot = state.snapshot();
         let digest = state.hasher.digest(value("one").expose().as_bytes());
@@ -112,7 +112,7 @@ impl World {
         self.open.push((hold, known));
     }
 
-    fn settle(&mut self, which: usize, odd: bool) {
+    pub(super) fn settle(&mut self, which: usize, odd: bool) {
         if self.open.is_empty() {
             return;
         }
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    fn flush(&mut self, most: usize) {
+    pub(super) fn flush(&mut self, most: usize) {
         for state in &self.states {
             let batch = state.outbox().take(most);
             assert_eq!(self.ledger.append(&batch).unwrap(), batch.len());
@@ -191,13 +191,13 @@ impl World {
         self.turn_clocks();
     }
 
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         // Each time by another writer, as if time had passed.
         let mut ledger = self.house.store.ledger_keeping(self.keep).unwrap();
         (0..20).for_each(|_| ledger.tidy(at(self.now)).unwrap());
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         while !self.open.is_empty() {
             self.settle(0, false);
         }
@@ -217,11 +217,11 @@ impl World {
         sums
     }
 
-    fn sums(&self, filter: &LedgerFilter, groups: &[Group]) -> LedgerSums {
+    pub(super) fn sums(&self, filter: &LedgerFilter, groups: &[Group]) -> LedgerSums {
         self.house.store.ledger_sums(filter, groups, 10_000).unwrap().unwrap()
     }
 
-    fn verified(&self) -> Vec<String> {
+    pub(super) fn verified(&self) -> Vec<String> {
         verify(&self.house.path()).unwrap().mismatches
     }
 }
@@ -239,10 +239,23 @@ fn by_model(sums: &LedgerSums) -> BTreeMap<(String, &str), (i64, i64)> {
 #[derive(Debug, Clone)]
 enum Step {
     Later(i64),
-    Admit { which: usize, model: usize, cost: i64, early: i64 },
-    Settle { which: usize, odd: bool },
+    /// The clock is set back.
+    Earlier(i64),
+    Admit {
+        which: usize,
+        model: usize,
+        cost: i64,
+        early: i64,
+    },
+    Settle {
+        which: usize,
+        odd: bool,
+    },
     Flush(usize),
-    Correct { which: usize, cost: i64 },
+    Correct {
+        which: usize,
+        cost: i64,
+    },
     Restart(usize),
     MadeAgain,
     TakenOver,
@@ -255,6 +268,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let admit = admit.prop_map(|(which, model, cost, early)| Step::Admit { which, model, cost, early });
     prop_oneof![
         4 => prop_oneof![1..3_000i64, 1..HOUR, 1..(2 * DAY)].prop_map(Step::Later),
+        1 => prop_oneof![1..3_000i64, 1..(2 * DAY)].prop_map(Step::Earlier),
         8 => admit,
         7 => (any::<usize>(), prop::bool::weighted(0.05)).prop_map(|(which, odd)| Step::Settle { which, odd }),
         4 => (1..20usize).prop_map(Step::Flush),
@@ -271,6 +285,10 @@ fn run(world: &mut World, step: &Step) {
     match *step {
         Step::Later(millis) => {
             world.now += millis;
+            world.turn_clocks();
+        }
+        Step::Earlier(millis) => {
+            world.now -= millis;
             world.turn_clocks();
         }
         Step::Admit { which, model, cost, early } => world.admit(which, model, cost, early),
@@ -342,246 +360,4 @@ pub(super) fn some_calls(keep: Keep) -> World {
     }
     world.finish();
     world
-}
-
-#[test]
-fn entries_come_by_page_and_filter() {
-    let world = some_calls(Keep::FOREVER);
-    let store = &world.house.store;
-    let all = store.ledger_entries(&no_groups(), None, 100).unwrap();
-    assert!(all.is_sorted_by_key(|entry| std::cmp::Reverse((entry.admitted_at, entry.id))));
-    assert_eq!(all.iter().map(|entry| &*entry.model).collect::<Vec<_>>(), ["=evil", "m", "n", "m"]);
-    let first = &all[3];
-    assert_eq!((first.admitted_at, first.settled_at, first.cost), (at(NOW), at(NOW), Nanos::new(10)));
-    assert_eq!((first.virtual_key.as_deref(), first.team.as_deref(), &first.customer), (Some("1"), Some("t"), &None));
-    assert_eq!(
-        (&*first.kind, &*first.ending, first.estimated, &*first.tier),
-        ("chat_completion", "completed", true, "standard")
-    );
-    assert_eq!(first.units, [2, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
-    let mut paged = Vec::new();
-    let mut after = None;
-    loop {
-        let page = store.ledger_entries(&no_groups(), after, 3).unwrap();
-        let Some(last) = page.last() else { break };
-        after = Some(Cursor { admitted_at: last.admitted_at, id: last.id });
-        paged.extend(page);
-    }
-    assert_eq!(paged, all);
-    let check = |filter: LedgerFilter, places: &[usize]| {
-        let found = store.ledger_entries(&filter, None, 100).unwrap();
-        let expected: Vec<_> = places.iter().map(|place| all[*place].clone()).collect();
-        assert_eq!(found, expected, "{filter:?}");
-        // Sums and entries select the same.
-        let sums = store.ledger_sums(&filter, &[Group::Provider], 9).unwrap().unwrap();
-        assert_eq!(sums.total.calls, i64::try_from(places.len()).unwrap(), "{filter:?}");
-    };
-    let text = |text: &str| Some(text.to_owned());
-    check(no_groups(), &[0, 1, 2, 3]);
-    check(LedgerFilter { from: Some(at(NOW + 1_000)), ..no_groups() }, &[0, 1, 2]);
-    check(LedgerFilter { to: Some(at(NOW + 1_000)), ..no_groups() }, &[3]);
-    check(LedgerFilter { from: Some(at(NOW + 9)), to: Some(at(NOW)), ..no_groups() }, &[]);
-    check(LedgerFilter { model: text("m"), ..no_groups() }, &[1, 3]);
-    check(LedgerFilter { model: text("m' OR 1=1 --"), ..no_groups() }, &[]);
-    check(LedgerFilter { provider: text("openai"), team: text("t"), ..no_groups() }, &[0, 1, 2, 3]);
-    check(LedgerFilter { team: text("u"), ..no_groups() }, &[]);
-    check(LedgerFilter { customer: text("c"), ..no_groups() }, &[]);
-    check(LedgerFilter { virtual_key: text("1"), kind: text("chat_completion"), ..no_groups() }, &[0, 1, 2, 3]);
-    check(LedgerFilter { kind: text("embedding"), ..no_groups() }, &[]);
-    check(LedgerFilter { ending: text("completed"), model: text("n"), ..no_groups() }, &[2]);
-    check(LedgerFilter { estimated: Some(false), ..no_groups() }, &[]);
-    // Too many groups are none.
-    assert_eq!(store.ledger_sums(&no_groups(), &[Group::Model], 2).unwrap(), None);
-}
-
-#[test]
-fn a_page_follows_the_one_before_whatever_comes_in_between() {
-    let mut world = World::new(Keep::FOREVER);
-    // Many at the same instant: only their ids tell them apart.
-    let call = |world: &mut World, early| {
-        world.admit(0, 0, 1, early);
-        world.settle(0, false);
-        world.flush(usize::MAX);
-    };
-    for step in 0..30 {
-        call(&mut world, [0, 0, 5][step % 3]);
-    }
-    let before = world.house.store.ledger_entries(&no_groups(), None, 100).unwrap();
-    let (mut paged, mut after) = (Vec::new(), None);
-    loop {
-        let page = world.house.store.ledger_entries(&no_groups(), after, 4).unwrap();
-        let Some(last) = page.last() else { break };
-        after = Some(Cursor { admitted_at: last.admitted_at, id: last.id });
-        paged.extend(page);
-        // Newer ones, and one that was admitted before all and is settled late.
-        world.now += 3;
-        world.turn_clocks();
-        call(&mut world, 0);
-        if paged.len() == 8 {
-            call(&mut world, 1_000);
-        }
-    }
-    let late = paged.pop().unwrap();
-    assert!(paged.iter().all(|entry| entry.admitted_at > late.admitted_at));
-    assert_eq!(paged, before);
-}
-
-#[test]
-fn what_is_no_token_is_told_with_its_price() {
-    let mut world = some_calls(Keep::FOREVER);
-    world.admit(0, 0, 9, 0);
-    world.settle(0, false);
-    world.finish();
-    let drawn = world.house.store.ledger_entries(&no_groups(), None, 1).unwrap().remove(0);
-    assert_eq!((drawn.units, drawn.other.get("searches")), ([2, 0, 0, 0, 0, 0, 0, 0, 0, 1], Some(&2)));
-    assert_eq!((world.sums(&no_groups(), &[Group::Day]).total.units[9], world.verified()), (1, vec![]));
-    let prices = r#"{"search_context_size_low":10000,"input_cost_per_token":500}"#;
-    world.house.raw_execute(&format!("INSERT INTO ledger_prices (id, prices) VALUES (7, '{prices}')"));
-    world.house.raw_execute("UPDATE ledger SET price = 7, other = '{\"searches/low\":3}' WHERE model = 'n'");
-    let all = world.house.store.ledger_entries(&no_groups(), None, 100).unwrap();
-    let (one, plain) = (all.iter().find(|one| one.model == "n").unwrap(), &all[1]);
-    assert_eq!((one.other.get("searches/low"), one.other.len(), plain.other.len()), (Some(&3), 1, 0));
-    // 2 × 500 + 3 × 10,000 picos.
-    let explained = LedgerEntry { cost: Nanos::new(31), ..one.clone() };
-    let parts = explained.parts().unwrap();
-    let told: Vec<_> = parts.iter().map(|part| (part.unit, part.count, part.rate.get())).collect();
-    assert_eq!(told, [("input", 2, 500), ("searches", 3, 10_000)]);
-    assert_eq!(LedgerEntry { cost: Nanos::new(30), ..explained }.parts(), None);
-    assert_eq!(world.verified(), Vec::<String>::new());
-    world.house.raw_execute("UPDATE ledger SET other = '[]' WHERE model = 'n'");
-    let error = world.house.store.ledger_entries(&no_groups(), None, 100).unwrap_err();
-    assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
-}
-
-#[test]
-fn a_key_that_tries_names_of_models_does_not_make_the_sums_grow_without_end() {
-    let mut world = World::new(Keep::FOREVER);
-    world.admit(0, 0, 1, 0);
-    world.settle(0, false);
-    world.finish();
-    let many = "INSERT INTO ledger_accounts (virtual_key_id, team_id, customer_id, provider, model)
-        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
-        SELECT '1', '', '', 'openai', 'try-' || i FROM n";
-    world.house.raw_execute(many);
-    let accounts = world.house.raw("SELECT count(*) FROM ledger_accounts");
-    for model in [0, 1, 2] {
-        world.admit(0, model, 1, 0);
-        world.settle(0, false);
-    }
-    world.finish();
-    // What was known stays itself; everything else is one.
-    assert_eq!(world.house.raw("SELECT count(*) FROM ledger_accounts"), accounts + 1);
-    let sums = world.sums(&no_groups(), &[Group::Model]);
-    let models: Vec<_> = sums.groups.iter().map(|(key, sum)| (key[0].as_deref().unwrap(), sum.calls)).collect();
-    assert_eq!(models, [("", 2), ("m", 2)]);
-    assert_eq!(world.verified(), Vec::<String>::new());
-}
-
-#[test]
-fn what_is_too_old_goes_and_the_sums_stay() {
-    let keep = Keep { entries: Some(2 * DAY), hours: Some(4 * DAY) };
-    let mut world = some_calls(keep);
-    for _ in 0..30 {
-        world.admit(0, 0, 3, 0);
-        world.settle(0, false);
-    }
-    world.finish();
-    let (before, hours) = (world.sums(&no_groups(), &[Group::Day]), world.sums(&no_groups(), &[Group::Hour]));
-    let rows = |world: &World| {
-        ["ledger", "ledger_hours", "ledger_days"].map(|table| world.house.raw(&format!("SELECT count(*) FROM {table}")))
-    };
-    assert_eq!(rows(&world), [34, 4, 4]);
-    world.tidy();
-    assert_eq!(rows(&world), [34, 4, 4]);
-    // Only the last hour's are left.
-    world.now += 2 * DAY - HOUR / 2;
-    world.tidy();
-    assert_eq!(rows(&world), [31, 4, 4]);
-    world.now += 2 * HOUR;
-    world.tidy();
-    assert_eq!(rows(&world), [0, 4, 4]);
-    assert_eq!(world.sums(&no_groups(), &[Group::Hour]), hours);
-    let report = verify(&world.house.path()).unwrap();
-    assert_eq!((report.mismatches, report.hours_since), (vec![], None));
-    assert!(report.entries_since.is_some_and(|since| since > at(NOW + HOUR)));
-    // What takes entries to answer says what it lacks.
-    let estimated = LedgerFilter { estimated: Some(true), ..no_groups() };
-    assert_eq!(world.sums(&estimated, &[Group::Day]).complete_from, report.entries_since);
-    world.now += 3 * DAY;
-    world.tidy();
-    assert_eq!(rows(&world), [0, 0, 4]);
-    assert_eq!(world.sums(&no_groups(), &[Group::Day]), before);
-    assert!(world.sums(&no_groups(), &[Group::Hour]).complete_from.is_some());
-    assert_eq!(world.verified(), Vec::<String>::new());
-}
-
-#[test]
-fn every_tampering_is_found() {
-    let check = |sql: &str, says: &[&str]| {
-        let world = some_calls(Keep::FOREVER);
-        assert_eq!(world.verified(), Vec::<String>::new());
-        world.house.raw_execute(sql);
-        let found = world.verified();
-        assert!(!found.is_empty(), "{sql}");
-        for words in says {
-            assert!(found.iter().any(|line| line.contains(words)), "{words} in {found:#?}");
-        }
-        assert!(found.iter().all(|line| !line.contains('\n')));
-    };
-    check(
-        "UPDATE balances SET spent = spent - 1 WHERE limit_id = '1-c'",
-        &[
-            "budget 1-c (money), window from 2023-11-14T22:13:20Z: the balance is 0.000000039 dollars, and entries come to 0.00000004 dollars",
-        ],
-    );
-    check(
-        "UPDATE balances SET spent = spent + 1 WHERE limit_id = '1-r' AND measure = 'tokens'",
-        &["rate limit 1-r (tokens)"],
-    );
-    check(
-        "DELETE FROM ledger WHERE model = 'n'",
-        &["budget 1-c (money)", "1-r (requests)", "hour 2023-11-14T22:00:00Z"],
-    );
-    check("UPDATE ledger SET cost_nanos = 11 WHERE model = 'n'", &["budget 1-c", "hour 2023-11-14T22:00:00Z"]);
-    check("UPDATE ledger SET input = 3 WHERE model = 'n'", &["1-r (tokens)", "tokens differ"]);
-    check(
-        "DELETE FROM ledger_hours WHERE at = 1699999200000",
-        &["hour 2023-11-14T22:00:00Z", "there is no sum", "day 2023-11-14"],
-    );
-    check("UPDATE ledger_days SET cost_nanos = 0", &["day 2023-11-14T00:00:00Z"]);
-    check("DELETE FROM ledger_charges", &["it names a charge that is not there"]);
-    check(
-        "DELETE FROM balances WHERE limit_id = '1-c'",
-        &["budget 1-c (money): it has no balance, and 4 entries were charged to it"],
-    );
-    check(
-        "UPDATE ledger_hours SET calls = calls + 1 WHERE at = 1699999200000",
-        &[
-            "hour 2023-11-14T22:00:00Z, virtual key 1, openai, \"m\": the sum is 3 calls and 0.00000002 dollars, and entries come to 2 and 0.00000002",
-        ],
-    );
-    check(
-        "INSERT INTO ledger_days SELECT at + 86400000, account, 1, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 7 FROM ledger_days LIMIT 1",
-        &["day 2023-11-15T00:00:00Z", "come to 0 and 0"],
-    );
-    check(
-        "UPDATE ledger SET admitted_at = admitted_at + 3600000 WHERE model = 'n'",
-        &["hour 2023-11-14T22:00:00Z", "hour 2023-11-14T23:00:00Z"],
-    );
-    check("UPDATE ledger SET account = NULL WHERE model = 'n'", &["it has no account"]);
-    check("UPDATE balances SET carried = 1 WHERE limit_id = '1-m'", &["budget 1-m (money)"]);
-}
-
-#[test]
-fn an_older_database_is_checked_from_its_upgrade_on() {
-    let mut world = some_calls(Keep::FOREVER);
-    // As the upgrade leaves it: nobody knows what former entries were charged to.
-    world.house.raw_execute("UPDATE ledger SET charged = NULL");
-    world.house.raw_execute("UPDATE balances SET carried = spent");
-    world.admit(0, 0, 3, 0);
-    world.settle(0, false);
-    world.finish();
-    assert_eq!(world.verified(), Vec::<String>::new());
-    world.house.raw_execute("UPDATE balances SET spent = spent + 1 WHERE limit_id = '1-c'");
-    assert_eq!(world.verified().len(), 1);
 }

@@ -1,5 +1,7 @@
 //! The database copied and put back: what is there is whole, and nothing of other books comes into it.
 
+use super::super::journal::{claim, path as journal_path};
+use super::super::sqlite::replace;
 use super::books::{World, some_calls};
 use super::*;
 
@@ -119,4 +121,47 @@ fn a_copy_has_its_name_only_once_it_is_whole() {
     let error = backup(&bent, &out.join("bent.db")).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
     assert_eq!(names(), ["copy.db"]);
+}
+
+#[test]
+fn a_restore_that_is_cut_off_is_ended_before_journals_are_read() {
+    // (whether the new database has its place already, what is spent after the next start)
+    for (is_replaced, expected) in [(true, 40), (false, 47)] {
+        let world = some_calls(Keep::FOREVER);
+        let (path, copy) = (world.house.path(), world.house.dir.path().join("copy.db"));
+        backup(&path, &copy).unwrap();
+        let one = world.house.keys().remove(0);
+        let World { house, mut ledger, .. } = world;
+        let data = path.parent().unwrap().to_owned();
+        // A call that was settled, and not written when the process died.
+        let claimed = claim(&data, 16, &mut *ledger, at(NOW)).unwrap();
+        let (clock, _) = Clock::manual(at(NOW + 9 * 3_600_000));
+        let state = State::with_journal(clock, house.store.hasher(), 16, Some(claimed.journal));
+        let edits = vec![house.changed(&one)];
+        let done: Result<(), ()> = state.change(&HashMap::new(), |_| Ok((edits, ())), |_, _, _, ()| Ok(()));
+        done.unwrap();
+        spend(&state, &one, 7);
+        drop((state, ledger));
+        let House { dir, store } = house;
+        drop(store);
+        let lock = DataLock::take(&data).unwrap();
+        let note = path.with_file_name("t.db.restore-note");
+        if is_replaced {
+            assert!(replace(&copy, &path, &Secret::new(KEY)).unwrap().journal);
+        } else {
+            // As it stands just before.
+            std::fs::write(&note, ".before-restore").unwrap();
+            std::fs::copy(&copy, path.with_file_name("t.db.restoring")).unwrap();
+        }
+        assert!(note.exists() && journal_path(&data, 0).exists());
+        assert_eq!(finish_restore(&path, &lock).unwrap(), is_replaced);
+        assert!(!note.exists());
+        assert_eq!(journal_path(&data, 0).exists(), !is_replaced);
+        assert_eq!(data.join("tollgate.journal.before-restore").exists(), is_replaced);
+        assert!(!finish_restore(&path, &lock).unwrap());
+        let store = open(&dir, KEY).unwrap();
+        claim(&data, 16, &mut *store.ledger().unwrap(), at(NOW)).unwrap();
+        assert_eq!(spent(&store, "1-c", Measure::Money), Some(expected));
+        assert_eq!(verify(&path).unwrap().mismatches, Vec::<String>::new());
+    }
 }

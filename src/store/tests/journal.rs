@@ -200,7 +200,8 @@ fn an_entry_is_recovered_in_every_part() {
     settle(done, 6, 9);
     let recovered = recover(&process.remains(), &mut *house.store.ledger().unwrap());
     assert_eq!((recovered.unresolved, recovered.settled, recovered.new), (1, 1, 2));
-    let check = |sql: &str| assert_eq!(house.raw(&format!("SELECT count(*) FROM ledger WHERE {sql}")), 1, "{sql}");
+    let check =
+        |sql: &str| assert_eq!(house.raw(&format!("SELECT count(*) FROM ledger_entries WHERE {sql}")), 1, "{sql}");
     check("ending = 'unresolved' AND model = 'a model' AND cost_nanos = 9 AND input = 30 AND output = 70");
     check(&format!("ending = 'unresolved' AND admitted_at = {} AND settled_at = {0} AND estimated = 1", NOW + 40));
     check(&format!("ending = 'client_gone' AND settled_at = {} AND model = 'ein größeres Modell'", NOW + 90));
@@ -561,7 +562,7 @@ fn a_correction_is_an_entry_and_changes_what_is_spent() {
     }
     assert_eq!(house.store.unresolved(10, 0).unwrap(), (vec![], 0));
     // The entry itself is what it was.
-    assert_eq!(house.raw("SELECT cost_nanos FROM ledger WHERE ending = 'unresolved'"), 400);
+    assert_eq!(house.raw("SELECT cost_nanos FROM ledger_entries WHERE ending = 'unresolved'"), 400);
 }
 
 #[test]

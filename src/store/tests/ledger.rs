@@ -35,7 +35,10 @@ fn a_batch_counts_once_however_often_it_comes() {
     check("1-c", Measure::Money, 55);
     check("1-r", Measure::Tokens, 20);
     assert_eq!(house.raw("SELECT sum(cost_nanos) FROM ledger"), 55);
-    assert_eq!(house.raw("SELECT sum(input + output) FROM ledger WHERE estimated = 1 AND ending = 'completed'"), 20);
+    assert_eq!(
+        house.raw("SELECT sum(input + output) FROM ledger_entries WHERE estimated = 1 AND ending = 'completed'"),
+        20
+    );
     assert_eq!(ledger.balances().unwrap(), house.store.balances().unwrap());
 }
 

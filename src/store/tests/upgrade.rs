@@ -1,6 +1,7 @@
 //! Databases of former versions.
 
 use super::*;
+use crate::state::outbox::ChargeId;
 
 const FIRST: &str = include_str!("../sqlite/0001_first.sql");
 
@@ -29,13 +30,21 @@ const FORMER: [(&str, &str); 7] = [
     ("balances", "limit_id, measure, window_start, spent"),
 ];
 
+/// Where the columns of a former table are now.
+fn shown_as(file: &Connection, table: &'static str) -> &'static str {
+    let is_view = "SELECT count(*) FROM pragma_table_list WHERE name = 'ledger_entries'";
+    let entries: i64 = file.query_row(is_view, (), |row| row.get(0)).unwrap();
+    if table == "ledger" && entries > 0 { "ledger_entries" } else { table }
+}
+
 /// All values of the former tables, as text.
 fn content(path: &Path) -> Vec<String> {
     let file = Connection::open(path).unwrap();
     let mut content = Vec::new();
     for (table, columns) in FORMER {
         let quoted: Vec<String> = columns.split(',').map(|column| format!("quote({column})")).collect();
-        let sql = format!("SELECT '{table} ' || concat_ws(', ', {}) FROM {table}", quoted.join(", "));
+        let from = shown_as(&file, table);
+        let sql = format!("SELECT '{table} ' || concat_ws(', ', {}) FROM {from}", quoted.join(", "));
         let mut rows = file.prepare(&sql).unwrap();
         content.extend(rows.query_map((), |row| row.get(0)).unwrap().map(|row| row.unwrap()));
     }
@@ -54,11 +63,99 @@ fn former(house: House) -> TempDir {
     old.pragma_update(None, "user_version", 1).unwrap();
     old.execute("ATTACH ?1 AS new", [new.to_string_lossy()]).unwrap();
     for (table, columns) in FORMER {
-        old.execute(&format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}"), ()).unwrap();
+        let from = if table == "ledger" { "ledger_entries" } else { table };
+        old.execute(&format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{from}"), ()).unwrap();
     }
     old.close().unwrap();
     std::fs::rename(path, new).unwrap();
     dir
+}
+
+/// Writes what is in `house` as the third version would have: all tables of it, from what is called the same now.
+fn third(house: House) -> TempDir {
+    let (path, new) = (house.dir.path().join("data/old.db"), house.path());
+    let House { dir, store } = house;
+    drop(store);
+    let old = Connection::open(&path).unwrap();
+    for step in [FIRST, include_str!("../sqlite/0002_governance.sql"), include_str!("../sqlite/0003_journal.sql")] {
+        old.execute_batch(step).unwrap();
+    }
+    old.pragma_update(None, "application_id", 0x544f_4c4c).unwrap();
+    old.pragma_update(None, "user_version", 3).unwrap();
+    old.pragma_update(None, "foreign_keys", false).unwrap();
+    old.execute("ATTACH ?1 AS new", [new.to_string_lossy()]).unwrap();
+    let texts = |sql: &str| -> Vec<String> {
+        let mut rows = old.prepare(sql).unwrap();
+        rows.query_map((), |row| row.get(0)).unwrap().map(|row| row.unwrap()).collect()
+    };
+    let tables = texts("SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'");
+    assert!(tables.len() > 10, "{tables:?}");
+    for table in tables {
+        let columns = texts(&format!("SELECT name FROM pragma_table_info('{table}', 'main')")).join(", ");
+        let from = match &*table {
+            "ledger" => "new.ledger_entries".to_owned(),
+            "unresolved_windows" => {
+                "(SELECT *, id AS entry_id FROM new.unresolved_windows JOIN new.ledger_entries ON number = entry)"
+                    .to_owned()
+            }
+            other => format!("new.{other}"),
+        };
+        old.execute_batch(&format!(
+            "DELETE FROM main.{table}; INSERT INTO main.{table} ({columns}) SELECT {columns} FROM {from}"
+        ))
+        .unwrap();
+    }
+    old.close().unwrap();
+    std::fs::rename(path, new).unwrap();
+    dir
+}
+
+#[test]
+fn every_entry_of_the_third_version_comes_through() {
+    let house = House::new();
+    let one = house.add("1", "one");
+    // Ids of several processes, with every byte in use, among them what the low part holds and does not hold.
+    let ids = [1, 0xff_ffff_ffff, 1 << 40, u128::MAX, 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210, u128::MAX - (9 << 40)];
+    let endings = [Ending::Unresolved, Ending::Completed, Ending::ClientGone, Ending::Unresolved, Ending::TimedOut];
+    let state = house.state(&one);
+    (0..ids.len()).for_each(|_| spend(&state, &one, 100));
+    let mut batch = state.outbox().take(99);
+    for (place, (entry, id)) in batch.iter_mut().zip(ids).enumerate() {
+        entry.id = ChargeId(id);
+        entry.ending = endings[place % endings.len()];
+        entry.settled_at = at(NOW + 7 * i64::try_from(place).unwrap());
+        entry.tag.model = format!("model {place}").into();
+        entry.usage.input = 300 + u64::try_from(place).unwrap();
+    }
+    house.store.ledger().unwrap().append(&batch).unwrap();
+    let actual = Actual { input: Some(1), output: None, cost: Nanos::new(50) };
+    let correct = |house: &House, id: u128, own: u128| {
+        house.store.correct((ChargeId(id), ChargeId(own)), &actual, at(NOW + 99), |_, _| record()).unwrap().1
+    };
+    let corrected = correct(&house, u128::MAX, 77);
+    let all = |house: &House| {
+        let mut all = house.store.ledger_entries(&LedgerFilter::default(), None, 99).unwrap();
+        all.sort_by_key(|entry| entry.id);
+        all
+    };
+    let before = all(&house);
+    assert_eq!((before.len(), before[1].corrects), (7, Some(u128::MAX)));
+    let dir = third(house);
+    let house = House { store: open(&dir, KEY).unwrap(), dir };
+    let mut after = all(&house);
+    for entry in &mut after {
+        assert_eq!((&entry.team, &entry.customer, &entry.price), (&None, &None, &None));
+    }
+    assert_eq!(after, before);
+    assert_eq!(verify(&house.path()).unwrap().mismatches, Vec::<String>::new());
+    // What comes again is known, and what is open can still be corrected, in its windows.
+    assert_eq!(house.store.ledger().unwrap().append(&batch).unwrap(), 0);
+    assert_eq!(house.store.unresolved(9, 0).unwrap().1, 2);
+    assert_eq!(correct(&house, u128::MAX, 78), corrected);
+    let spent_before = spent(&house.store, "1-b", Measure::Money);
+    correct(&house, 1, 79);
+    assert_eq!(spent(&house.store, "1-b", Measure::Money), spent_before.map(|spent| spent - 50));
+    assert_eq!(verify(&house.path()).unwrap().mismatches, Vec::<String>::new());
 }
 
 /// The indexes and triggers, as they were written.
