@@ -5,6 +5,7 @@ use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
 use crate::provider::{Call, CallError};
 use crate::state::clock::stopwatch;
+use crate::wire::fallbacks;
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use pingora_proxy::Session;
@@ -61,14 +62,18 @@ pub(super) fn ask(method: &Method, path: &str) -> Result<Ask, Refusal> {
 /// A body understood, its bytes kept as they came.
 pub(super) struct Request {
     pub(super) call: Call,
+    /// Without the fallbacks.
     pub(super) body: Bytes,
+    /// The client's own. Absent: it said nothing about them.
+    pub(super) fallbacks: Option<Vec<String>>,
 }
 
 /// Reads the body up to `max` bytes and understands it.
 pub(super) async fn read(session: &mut Session, kind: RequestKind, max: u64) -> Result<Request, Halt> {
     let body = read_body(session, max).await?;
+    let (body, fallbacks) = fallbacks::take(body)?;
     let call = Call::read(kind, &body).map_err(invalid)?;
-    Ok(Request { call, body })
+    Ok(Request { call, body, fallbacks })
 }
 
 fn invalid(error: CallError) -> Halt {

@@ -27,7 +27,6 @@ use pingora::{ErrorType, RetryType};
 use pingora_proxy::Session;
 use std::fmt::Write;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -157,7 +156,7 @@ pub(super) async fn forward(
 fn tries(targets: &[Target]) -> Vec<(usize, u32)> {
     let mut order = Vec::with_capacity(targets.len());
     let mut start = 0;
-    for group in targets.chunk_by(|a, b| Arc::ptr_eq(&a.provider, &b.provider)) {
+    for group in targets.chunk_by(|a, b| a.choice == b.choice) {
         let indices = start..start + group.len();
         start = indices.end;
         order.extend(indices.clone().map(|at| (at, 0)));

@@ -17,6 +17,7 @@ use crate::governance::edit::{Edit, Restart};
 use crate::governance::entity::VIRTUAL_KEY_PREFIX;
 use crate::governance::judge::{Tally, explain};
 use crate::governance::refusal::{Exceeded, Refusal};
+use crate::governance::route::Live;
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
 use crate::governance::view::{Caller, Level, Limit, LimitKey, Measure, Slots, View};
@@ -273,7 +274,24 @@ impl State {
     }
 }
 
+/// How things stand at one instant, for those who decide where a request goes.
+#[derive(Debug, Clone, Copy)]
+pub struct At<'a> {
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+}
+
+impl Live for At<'_> {
+    fn tally(&self, limit: &Limit) -> Tally {
+        self.snapshot.tally(limit, self.now).0
+    }
+}
+
 impl Snapshot {
+    pub fn at(&self, now: Timestamp) -> At<'_> {
+        At { snapshot: self, now }
+    }
+
     fn meter(&self, limit: &Limit) -> &Meter {
         &self.meters[limit.slot as usize]
     }
