@@ -1,8 +1,9 @@
-//! The command line: `serve`, `check`, `demo`. Exit codes: 0 done, 1 bad config or failed start,
+//! The command line: `serve`, `check`, `explain`, `demo`. Exit codes: 0 done, 1 bad config or failed start,
 //! 2 wrong usage. Errors are one readable line each, on stderr.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the part that talks to a terminal")]
 
 mod demo;
+mod explain;
 mod logging;
 mod pretend;
 
@@ -39,6 +40,10 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
+    /// Ask a running gateway what it would do with a request, and why. Nothing is sent or counted.
+    ///
+    /// The admin token comes from TOLLGATE_ADMIN_TOKEN, the config file, or the file beside the database.
+    Explain(explain::Explain),
     /// Run everything on this machine with a pretend provider: no account, no config.
     Demo {
         /// Port of the proxy.
@@ -63,6 +68,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve { config, upgrade } => serve(&config.path(), upgrade),
         Command::Check { config } => check(&config.path()),
+        Command::Explain(explain) => explain.run(),
         Command::Demo { port, admin_port } => demo::run(port, admin_port),
     };
     match done {

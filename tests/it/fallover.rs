@@ -90,7 +90,7 @@ fn a_provider_that_refuses_connections_gives_way_to_the_next() {
 /// A key that prefers `first`, and may use `openai` else.
 async fn key_for_both(house: &House, first: &str) -> Key {
     let config = |provider: &str, weight: u32| json!({"provider": provider, "weight": weight, "allowed_models": ["gpt-4o"], "key_ids": ["*"]});
-    house.key(json!({"provider_configs": [config(first, 9), config("openai", 1)]})).await
+    house.key(json!({"provider_configs": [config(first, 1), config("openai", 0)]})).await
 }
 
 #[test]
@@ -126,9 +126,9 @@ fn a_limit_of_one_provider_gives_way_to_the_next() {
             config["providers"]["local"] = custom_provider(&url, &[("local", "sk-local")]);
         },
         async |house| {
-            let limited = json!({"provider": "local", "weight": 9, "allowed_models": ["gpt-4o"], "key_ids": ["*"],
+            let limited = json!({"provider": "local", "weight": 1, "allowed_models": ["gpt-4o"], "key_ids": ["*"],
                 "rate_limit": {"request_max_limit": 1, "request_reset_duration": "1h"}});
-            let other = json!({"provider": "openai", "weight": 1, "allowed_models": ["gpt-4o"], "key_ids": ["*"]});
+            let other = json!({"provider": "openai", "weight": 0, "allowed_models": ["gpt-4o"], "key_ids": ["*"]});
             let key = house.key(json!({"provider_configs": [limited, other]})).await;
             let mut body = chat();
             body["model"] = json!("gpt-4o");

@@ -289,10 +289,9 @@ fn usual_config(fake: &Fake, dir: &Dir, proxy: u16, admin: u16) -> Value {
     })
 }
 
-/// A provider at `url` with these keys, the first of them tried first.
+/// A provider at `url` with these keys, the first of them tried first: the others weigh nothing.
 pub fn provider(url: &str, keys: &[(&str, &str)]) -> Value {
-    let count = keys.len();
-    let key = |(n, (name, value)): (usize, &(&str, &str))| json!({"id": name, "name": name, "value": value, "weight": count - n, "models": ["*"]});
+    let key = |(n, (name, value)): (usize, &(&str, &str))| json!({"id": name, "name": name, "value": value, "weight": u8::from(n == 0), "models": ["*"]});
     json!({
         "keys": keys.iter().enumerate().map(key).collect::<Vec<_>>(),
         "network_config": {"base_url": url, "default_request_timeout_in_seconds": 10},

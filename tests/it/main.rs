@@ -15,6 +15,7 @@ mod money;
 mod odd;
 mod raw;
 mod refusals;
+mod rules;
 mod sdk;
 mod streams;
 mod surface;

@@ -209,7 +209,10 @@ impl<'a, 's> Evaluation<'a, 's> {
     fn index(&mut self, of: &Value<'a>, key: &Value<'a>) -> Outcome<'a> {
         match (of, key) {
             (Value::Map(entries), key) => {
-                self.entry(entries, key)?.ok_or_else(|| Fault::missing(&format!("{key:?}")))
+                self.entry(entries, key)?.ok_or_else(|| match key {
+                    Value::Text(name) => Fault::missing(name),
+                    key => Fault::missing(&format!("{key:?}")),
+                })
             }
             (of, Value::Text(name)) => self.member(of, name)?.ok_or_else(|| Fault::missing(name)),
             (of, key) => {

@@ -425,7 +425,6 @@ fn no_evaluation_takes_more_than_its_steps() {
         assert_eq!(condition.holds(&facts, &mut STEPS_MAX.clone()), Err(Fault::TooCostly), "{source}");
     };
     costly("body.l.all(x, x in body.l)");
-    costly("body.l.map(x, body.l) == body.l");
     costly(&format!("[{}].map(x, headers.long + headers.long) != []", elements(500)));
     // Nothing absorbs it: a loop that took too much is over.
     costly("body.l.all(x, body.l + body.l == [] || true)");
@@ -485,8 +484,9 @@ fn with_literals(expression: &str) -> String {
 }
 
 /// Where this engine knows better on purpose: arithmetic on ints and doubles is what people mean by it.
-fn mixes_numbers(told: &str) -> bool {
-    told.contains("no such overload") || told.contains("overload") || told.contains("Unsupported")
+fn mixes_numbers(source: &str, told: &str) -> bool {
+    [" + ", " - ", " * ", " / "].iter().any(|sign| source.contains(sign)) 
+        && (told.contains("overload") || told.contains("Unsupported binary operator"))
 }
 
 proptest! {
@@ -506,7 +506,7 @@ proptest! {
                 (Ok(ours), Ok(cel_interpreter::Value::Bool(theirs))) => prop_assert_eq!(ours, theirs, "{}", source),
                 (Err(Fault::TooCostly), _) => prop_assert_eq!(left, 0),
                 (Err(_), Err(_)) => {}
-                (Ok(_), Err(error)) => prop_assert!(mixes_numbers(&error.to_string()), "{source}: {ours:?}, {error}"),
+                (Ok(_), Err(error)) => prop_assert!(mixes_numbers(&source, &error.to_string()), "{source}: {ours:?}, {error}"),
                 (ours, theirs) => prop_assert!(false, "{source}: {ours:?}, {theirs:?}"),
             }
         }

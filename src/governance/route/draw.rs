@@ -76,10 +76,12 @@ impl Draw {
     ) -> Vec<(f64, usize)> {
         let alike = items.iter().all(|item| weight(item) == 0);
         let score = |(at, item): (usize, &T)| {
-            let weight = if alike { 1 } else { weight(item) };
-            (-self.chance(name(item)).ln() / weight as f64, at)
+            let chance = self.chance(name(item));
+            match if alike { 1 } else { weight(item) } {
+                0 => (f64::INFINITY, at),
+                weight => (-chance.ln() / weight as f64, at),
+            }
         };
-        // Something over nothing is infinite, and nothing over nothing is not a number: both come last.
         items.iter().enumerate().map(score).collect()
     }
 }

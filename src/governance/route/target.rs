@@ -131,7 +131,7 @@ pub(super) fn named(asking: &Asking<'_>, draw: &mut Draw, name: &str, model: &st
     serves(provider, asked)?;
     let targets = through(provider, config, model, asking.pin, draw);
     if targets.is_empty() {
-        return Err(no_key(provider, config.map(|(_, config)| config), model));
+        return Err(no_key(provider, config.map(|(_, config)| config), model, asking.pin));
     }
     Ok(targets)
 }
@@ -214,7 +214,7 @@ pub(super) fn bare(
         return Err(no_candidate(asking, caller, model));
     }
     let without_key = candidates.iter().find(|candidate| candidate.config.weight.is_some());
-    let without_key = without_key.map(|first| no_key(first.provider, Some(first.config), model));
+    let without_key = without_key.map(|first| no_key(first.provider, Some(first.config), model, asking.pin));
     let has_key = |candidate: &Candidate<'_>, pin| {
         let config = Some((candidate.index, candidate.config));
         candidate.provider.keyless() || keys(candidate.provider, config, model, pin).next().is_some()
@@ -222,7 +222,7 @@ pub(super) fn bare(
     candidates.retain(|candidate| {
         let keep = has_key(candidate, None);
         if !keep {
-            pass_over(candidate.config, &no_key(candidate.provider, Some(candidate.config), model));
+            pass_over(candidate.config, &no_key(candidate.provider, Some(candidate.config), model, None));
         }
         keep
     });
@@ -276,7 +276,7 @@ fn no_candidate(asking: &Asking<'_>, caller: &Caller, model: &str) -> Refusal {
         Some(config) if config.weight.is_some() => match view.provider(&config.provider) {
             Some(provider) => match serves(provider, asked) {
                 Err(refusal) => refusal,
-                Ok(()) => no_key(provider, Some(config), model),
+                Ok(()) => no_key(provider, Some(config), model, None),
             },
             None => unknown_provider(view, &config.provider),
         },
@@ -352,8 +352,9 @@ fn through(
 }
 
 /// The virtual key's own restriction is a "no"; a provider without a usable key is a fault of the house.
-fn no_key(provider: &Provider, config: Option<&ProviderConfig>, model: &str) -> Refusal {
-    let serves = |key: &&Arc<ProviderKey>| key.serves(&provider.name, model);
+fn no_key(provider: &Provider, config: Option<&ProviderConfig>, model: &str, pin: Option<Pin<'_>>) -> Refusal {
+    let serves =
+        |key: &&Arc<ProviderKey>| key.serves(&provider.name, model) && pin.is_none_or(|pin| pin.is(key));
     let restricted = provider.keys.iter().any(|key| serves(&key));
     match config {
         Some(_) if restricted => Refusal::ModelBlocked { model: model.into() },
