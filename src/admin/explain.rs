@@ -157,8 +157,7 @@ fn judged(
     targets: &[Target],
     kind: RequestKind,
 ) -> Value {
-    let verdicts: Vec<Result<(), Refusal>> =
-        targets.iter().map(|target| judge(lens, caller, target, kind)).collect();
+    let verdicts: Vec<Result<(), Refusal>> = targets.iter().map(|target| judge(lens, caller, target, kind)).collect();
     let decides = |verdict: &Result<(), Refusal>| verdict.as_ref().err().is_none_or(|no| !no.is_about_target());
     let decisive = verdicts.iter().position(decides);
     let taken = decisive.filter(|&at| verdicts[at].is_ok());

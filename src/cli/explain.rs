@@ -86,7 +86,9 @@ impl Explain {
                 let own = || settings.admin.token.as_ref().map(|token| token.expose().to_owned());
                 let token = token.or_else(own).or_else(kept);
                 if token.is_none() && settings.admin.auth != Auth::None {
-                    return Err(fail(format!("no admin token is in the config file or beside the database; set {TOKEN_VARIABLE}")));
+                    return Err(fail(format!(
+                        "no admin token is in the config file or beside the database; set {TOKEN_VARIABLE}"
+                    )));
                 }
                 (address, token)
             }
@@ -99,7 +101,8 @@ impl Explain {
             (200, Some(told)) if self.json => println!("{told:#}"),
             (200, Some(told)) => print!("{}", page(&told)),
             (status, told) => {
-                let message = told.as_ref().and_then(|told| told["error"]["message"].as_str()).unwrap_or("it said nothing more");
+                let message =
+                    told.as_ref().and_then(|told| told["error"]["message"].as_str()).unwrap_or("it said nothing more");
                 return Err(fail(format!("the admin listener at {address} answered {status}: {message}")));
             }
         }
@@ -193,7 +196,11 @@ fn page(told: &Value) -> String {
         let upstream = candidate["upstream_model"].as_str().filter(|name| *name != candidate["model"]);
         let upstream = upstream.map(|name| format!(" as {name}")).unwrap_or_default();
         let (provider, model) = (text(&candidate["provider"]), text(&candidate["model"]));
-        format!("{:<12} {provider}/{model}{upstream}{key}: {}", text(&candidate["decision"]), text(&candidate["reason"]))
+        format!(
+            "{:<12} {provider}/{model}{upstream}{key}: {}",
+            text(&candidate["decision"]),
+            text(&candidate["reason"])
+        )
     });
     section("candidates, in their order", candidates.collect());
     for (name, title) in [("budgets", "budgets, in dollars"), ("rate_limits", "rate limits")] {

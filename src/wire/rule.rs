@@ -340,7 +340,7 @@ mod tests {
             rule.enabled = true;
         });
         check(json!({"cel_expression": "", "description": "", "priority": -1, "chain_rule": false}), &|rule| {
-            rule.expression = String::new();
+            (rule.expression, rule.condition) = (String::new(), Some(Condition::always()));
             rule.description = String::new();
             (rule.priority, rule.chain) = (-1, false);
         });

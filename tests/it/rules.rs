@@ -67,7 +67,8 @@ fn a_rule_holds_for_the_next_call_and_until_it_goes() {
             Reply::read(request.send().await.unwrap()).await
         };
         served(&go(chat(), "gold").await, "openai", None);
-        let expression = "headers['X-Tier'] == 'gold' && params.debug == 'yes' && body.metadata.team == 'a' && model == 'gpt-4o'";
+        let expression =
+            "headers['X-Tier'] == 'gold' && params.debug == 'yes' && body.metadata.team == 'a' && model == 'gpt-4o'";
         let made = rule(house, json!({"name": "to near", "cel_expression": expression})).await;
         let metadata = json!({"metadata": {"team": "a"}});
         for stream in [false, true] {
@@ -113,7 +114,10 @@ fn a_rule_moves_calls_as_soon_as_a_budget_is_used() {
             house.idle().await;
         }
         // Whose budget it is, is told apart: the key's own is hardly used.
-        let told = house.administer("POST", EXPLAIN, Some(json!({"virtual_key": key.id, "model": "near/gpt-4o"}))).await.json();
+        let told = house
+            .administer("POST", EXPLAIN, Some(json!({"virtual_key": key.id, "model": "near/gpt-4o"})))
+            .await
+            .json();
         assert_eq!((&told["rule"]["name"], &told["rules"][0]["result"]), (&json!("r"), &json!("match")), "{told}");
     });
 }
@@ -250,7 +254,10 @@ fn what_would_happen_is_told_as_it_happens() {
         let (code, out, error) = run(words(&asked)).await;
         assert_eq!((code, &*error), (Some(0), ""));
         let begins = "allow: 'gpt-4o' of provider 'near' would serve it\nrule: tiered\n\nrules, in their order\n  error        bad (virtual_key, priority 0): ";
-        assert!(out.starts_with(begins) && out.contains("\n  match        tiered (virtual_key, priority 1): "), "{out}");
+        assert!(
+            out.starts_with(begins) && out.contains("\n  match        tiered (virtual_key, priority 1): "),
+            "{out}"
+        );
         assert!(out.contains("\nbudgets, in dollars\n  virtual_key "), "{out}");
         assert!(!out.contains("sk-"), "{out}");
         let (_, out, _) = run(words(&format!("{asked}|--json"))).await;

@@ -354,4 +354,3 @@ const fn literal_kind(literal: &LiteralValue) -> Kind {
         LiteralValue::Bytes(_) | LiteralValue::Null => Kind::Other,
     }
 }
-

@@ -208,12 +208,10 @@ impl<'a, 's> Evaluation<'a, 's> {
 
     fn index(&mut self, of: &Value<'a>, key: &Value<'a>) -> Outcome<'a> {
         match (of, key) {
-            (Value::Map(entries), key) => {
-                self.entry(entries, key)?.ok_or_else(|| match key {
-                    Value::Text(name) => Fault::missing(name),
-                    key => Fault::missing(&format!("{key:?}")),
-                })
-            }
+            (Value::Map(entries), key) => self.entry(entries, key)?.ok_or_else(|| match key {
+                Value::Text(name) => Fault::missing(name),
+                key => Fault::missing(&format!("{key:?}")),
+            }),
             (of, Value::Text(name)) => self.member(of, name)?.ok_or_else(|| Fault::missing(name)),
             (of, key) => {
                 let at = match key {
@@ -500,4 +498,3 @@ fn entries<'a>(of: &Value<'a>) -> Vec<(Value<'a>, Value<'a>)> {
         _ => Vec::new(),
     }
 }
-

@@ -396,7 +396,10 @@ fn no_evaluation_takes_more_than_its_steps() {
         // A text that doubles, and one that is made longer in a loop.
         "headers.long + headers.long + headers.long + headers.long != ''",
         &format!("[{}].map(x, headers.long + headers.long) != []", elements(500)),
-        &format!("[{}].all(x, headers.long.contains('y') || headers.long == headers.long + 'x' || true)", elements(500)),
+        &format!(
+            "[{}].all(x, headers.long.contains('y') || headers.long == headers.long + 'x' || true)",
+            elements(500)
+        ),
         &format!("[{}].all(x, size(headers.long) > 0)", elements(900)),
         "body.l.all(x, x in body.l)",
         "body.l.map(x, body.l) == body.l",
@@ -434,16 +437,51 @@ fn no_evaluation_takes_more_than_its_steps() {
 fn any_expression() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         prop::sample::select(vec![
-            "0", "1", "2", "-1", "7", "0u", "3u", "1.5", "2.0", "-0.5", "true", "false", "null", "''", "'a'", "'ab'",
-            "'b'", "b'a'", "b''", "[]", "[1]", "[1, 2]", "['a', 'b']", "{}", "{'a': 1}", "{'b': 'x', 'a': 2}", "i", "t",
-            "m", "l", "m.a", "m['b']", "m.nope", "has(m.a)", "has(m.nope)", "l[0]", "l[5]", "int", "string",
+            "0",
+            "1",
+            "2",
+            "-1",
+            "7",
+            "0u",
+            "3u",
+            "1.5",
+            "2.0",
+            "-0.5",
+            "true",
+            "false",
+            "null",
+            "''",
+            "'a'",
+            "'ab'",
+            "'b'",
+            "b'a'",
+            "b''",
+            "[]",
+            "[1]",
+            "[1, 2]",
+            "['a', 'b']",
+            "{}",
+            "{'a': 1}",
+            "{'b': 'x', 'a': 2}",
+            "i",
+            "t",
+            "m",
+            "l",
+            "m.a",
+            "m['b']",
+            "m.nope",
+            "has(m.a)",
+            "has(m.nope)",
+            "l[0]",
+            "l[5]",
+            "int",
+            "string",
         ])
         .prop_map(str::to_owned),
     ];
     leaf.prop_recursive(4, 24, 3, |inner| {
-        let binary = prop::sample::select(vec![
-            "+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "&&", "||", "in",
-        ]);
+        let binary =
+            prop::sample::select(vec!["+", "-", "*", "/", "%", "==", "!=", "<", "<=", ">", ">=", "&&", "||", "in"]);
         let method = prop::sample::select(vec!["contains", "startsWith", "endsWith"]);
         let function = prop::sample::select(vec!["size", "int", "string", "double", "type", "bool", "uint", "dyn"]);
         let fold = prop::sample::select(vec!["all", "exists", "exists_one", "filter", "map"]);
@@ -485,7 +523,7 @@ fn with_literals(expression: &str) -> String {
 
 /// Where this engine knows better on purpose: arithmetic on ints and doubles is what people mean by it.
 fn mixes_numbers(source: &str, told: &str) -> bool {
-    [" + ", " - ", " * ", " / "].iter().any(|sign| source.contains(sign)) 
+    [" + ", " - ", " * ", " / "].iter().any(|sign| source.contains(sign))
         && (told.contains("overload") || told.contains("Unsupported binary operator"))
 }
 

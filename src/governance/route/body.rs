@@ -187,13 +187,13 @@ mod tests {
     #[test]
     fn queries_are_decoded() {
         let params = Params::of("A=1&b=x+y%20z&b=2&%c3%bc=%C3%9c&bad=%zz%4&flag&=");
-        let get = |name: &str| params.get(name).unwrap().map(|value| match value {
-            Value::Text(text) => text.into_owned(),
-            other => panic!("{other:?}"),
-        });
-        for (name, value) in
-            [("a", "1"), ("B", "x y z"), ("ü", "Ü"), ("bad", "%zz%4"), ("flag", ""), ("", "")]
-        {
+        let get = |name: &str| {
+            params.get(name).unwrap().map(|value| match value {
+                Value::Text(text) => text.into_owned(),
+                other => panic!("{other:?}"),
+            })
+        };
+        for (name, value) in [("a", "1"), ("B", "x y z"), ("ü", "Ü"), ("bad", "%zz%4"), ("flag", ""), ("", "")] {
             assert_eq!(get(name).as_deref(), Some(value), "{name}");
         }
         assert_eq!(get("c"), None);
@@ -224,8 +224,10 @@ mod tests {
         // Far too deep for the whole body to be taken for JSON, or deeper than a member may be.
         check(&format!(r#"{{"n": {}{}}}"#, "[".repeat(120), "]".repeat(120)), "n", Ok(Some("list")));
         check(&format!(r#"{{"n": {}{}}}"#, "[".repeat(9_000), "]".repeat(9_000)), "m", Ok(None));
-        assert!(Body::of(format!(r#"{{"n": {}{}}}"#, "[".repeat(9_000), "]".repeat(9_000)).as_bytes()).get("n").is_err()
-            || Body::of(b"{}").get("n").unwrap().is_none());
+        assert!(
+            Body::of(format!(r#"{{"n": {}{}}}"#, "[".repeat(9_000), "]".repeat(9_000)).as_bytes()).get("n").is_err()
+                || Body::of(b"{}").get("n").unwrap().is_none()
+        );
         let many: Vec<String> = (0..1_000).map(|n| format!("\"m{n}\": {n}")).collect();
         let many = format!("{{{}}}", many.join(","));
         assert_eq!(Body::of(many.as_bytes()).names().unwrap().len(), MEMBERS_MAX);

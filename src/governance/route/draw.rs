@@ -68,12 +68,7 @@ impl Draw {
         }
     }
 
-    fn scores<T>(
-        &mut self,
-        items: &[T],
-        weight: impl Fn(&T) -> u64,
-        name: impl Fn(&T) -> &str,
-    ) -> Vec<(f64, usize)> {
+    fn scores<T>(&mut self, items: &[T], weight: impl Fn(&T) -> u64, name: impl Fn(&T) -> &str) -> Vec<(f64, usize)> {
         let alike = items.iter().all(|item| weight(item) == 0);
         let score = |(at, item): (usize, &T)| {
             let chance = self.chance(name(item));

@@ -114,7 +114,11 @@ pub fn decide(question: &Question<'_>, draw: &mut Draw, mut trace: Option<&mut T
             let Some((provider, model)) = target::fallback(view, entry, incoming).filter(|_| n < FALLBACKS_MAX) else {
                 ignored += 1;
                 if let Some(trace) = &mut trace {
-                    trace.pass_over("", entry, "this fallback names no provider that is known here, or is one too many");
+                    trace.pass_over(
+                        "",
+                        entry,
+                        "this fallback names no provider that is known here, or is one too many",
+                    );
                 }
                 continue;
             };

@@ -44,8 +44,7 @@ pub enum Tried {
 pub(super) fn follow<'a>(question: &'a Question<'a>, draw: &mut Draw, mut trace: Option<&mut Trace>) -> Routed<'a> {
     let view = question.view;
     let (provider, model) = named(wanted(view, question.model));
-    let mut routed =
-        Routed { provider, model, rule: None, key_id: None, fallbacks: None, faults: Vec::new() };
+    let mut routed = Routed { provider, model, rule: None, key_id: None, fallbacks: None, faults: Vec::new() };
     let scopes = scopes(question);
     if scopes.iter().all(|scope| view.rules_in(scope).next().is_none()) {
         return routed;

@@ -316,9 +316,7 @@ fn keys<'a>(
     model: &'a str,
     pin: Option<Pin<'a>>,
 ) -> impl Iterator<Item = &'a Arc<ProviderKey>> {
-    let serves = |key: &&Arc<ProviderKey>| {
-        key.serves(&provider.name, model) && provider.base_url(Some(key)).is_some()
-    };
+    let serves = |key: &&Arc<ProviderKey>| key.serves(&provider.name, model) && provider.base_url(Some(key)).is_some();
     let mut keys = provider.keys.iter().filter(serves);
     std::iter::from_fn(move || {
         keys.find(|key| {
@@ -353,8 +351,7 @@ fn through(
 
 /// The virtual key's own restriction is a "no"; a provider without a usable key is a fault of the house.
 fn no_key(provider: &Provider, config: Option<&ProviderConfig>, model: &str, pin: Option<Pin<'_>>) -> Refusal {
-    let serves =
-        |key: &&Arc<ProviderKey>| key.serves(&provider.name, model) && pin.is_none_or(|pin| pin.is(key));
+    let serves = |key: &&Arc<ProviderKey>| key.serves(&provider.name, model) && pin.is_none_or(|pin| pin.is(key));
     let restricted = provider.keys.iter().any(|key| serves(&key));
     match config {
         Some(_) if restricted => Refusal::ModelBlocked { model: model.into() },

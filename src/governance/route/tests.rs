@@ -254,10 +254,9 @@ fn the_narrowest_scope_comes_first_and_then_the_priority() {
         ("all", RuleScope::Global),
     ];
     // Of another key, team and customer, and disabled ones: none of them matters.
-    for (n, scope) in
-        [RuleScope::VirtualKey("x".into()), RuleScope::Team("x".into()), RuleScope::Customer("x".into())]
-            .into_iter()
-            .enumerate()
+    for (n, scope) in [RuleScope::VirtualKey("x".into()), RuleScope::Team("x".into()), RuleScope::Customer("x".into())]
+        .into_iter()
+        .enumerate()
     {
         world.rule(RoutingRule { scope, ..rule(&format!("other-{n}"), "", &[("groq/other", "1")]) });
     }
@@ -332,7 +331,11 @@ fn every_variable_is_what_it_says() {
     check(&ask("gpt-x"), "budget_used == 0", true);
     check(&ask("openai/gpt-x"), "budget_used == 40", true);
     let keyless = Ask { keyless: true, ..ask("openai/gpt-4o") };
-    check(&keyless, "virtual_key_id + team_id + customer_name == '' && team_budget_used == 0 && budget_used == 50", true);
+    check(
+        &keyless,
+        "virtual_key_id + team_id + customer_name == '' && team_budget_used == 0 && budget_used == 50",
+        true,
+    );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -471,7 +474,8 @@ fn fallbacks_come_from_the_rule_then_the_client_then_the_weights() {
 
 #[test]
 fn weights_leave_out_what_is_exhausted_or_unwell() {
-    let mut world = World::new(vec![config("openai", Some("1")), config("groq", Some("1")), config("mistral", Some("1"))]);
+    let mut world =
+        World::new(vec![config("openai", Some("1")), config("groq", Some("1")), config("mistral", Some("1"))]);
     let firsts = |world: &World| {
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for seed in 0..3_000 {
@@ -597,8 +601,11 @@ fn a_trace_tells_every_rule_and_what_was_passed_over() {
     let mut trace = Trace::default();
     let decision = ask("m").decide(&world, Some(&mut trace));
     assert_eq!(decision.rule.unwrap().id, "late".into());
-    let told: Vec<String> =
-        trace.rules.iter().map(|tried| format!("{} {} {}: {:?}", tried.round, tried.model, tried.rule.id, tried.result)).collect();
+    let told: Vec<String> = trace
+        .rules
+        .iter()
+        .map(|tried| format!("{} {} {}: {:?}", tried.round, tried.model, tried.rule.id, tried.result))
+        .collect();
     assert_eq!(
         told,
         [
