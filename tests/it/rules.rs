@@ -11,8 +11,9 @@ const ONE_CALL: Bill = Bill { input: 1_000, output: 100 };
 const RULES: &str = "/api/governance/routing-rules";
 const EXPLAIN: &str = "/api/governance/explain";
 
-/// Two more providers, both the fake one, told apart by the keys that they are shown.
+/// Two more providers, both the fake one, told apart by the keys that they are shown. They cost what OpenAI does.
 fn three_providers(config: &mut Value) {
+    config["pricing"] = json!({"unknown_model": {"input_cost_per_token": 2.5e-6, "output_cost_per_token": 1e-5}});
     let url = config["providers"]["openai"]["network_config"]["base_url"].as_str().unwrap().to_owned();
     for name in ["near", "far"] {
         let key = (name, &*format!("sk-{name}"));
@@ -92,7 +93,7 @@ fn a_rule_holds_for_the_next_call_and_until_it_goes() {
         let matches = format!("tollgate_rule_matches_total{{rule=\"{}\"}} 4", made["id"].as_str().unwrap());
         let metrics = house.administer("GET", "/metrics", None).await;
         assert!(String::from_utf8_lossy(&metrics.body).contains(&matches), "{matches}");
-        assert_eq!(house.spent(&key).await, 9 * cost(ONE_CALL));
+        assert_eq!(house.spent(&key).await, 10 * cost(ONE_CALL));
     });
 }
 

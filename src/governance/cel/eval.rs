@@ -208,7 +208,7 @@ impl<'a, 's> Evaluation<'a, 's> {
 
     fn index(&mut self, of: &Value<'a>, key: &Value<'a>) -> Outcome<'a> {
         match (of, key) {
-            (Value::Map(entries), key) => self.entry(entries, key)?.ok_or_else(|| match key {
+            (Value::Map(entries), key) if is_key(key) || key.is_number() => self.entry(entries, key)?.ok_or_else(|| match key {
                 Value::Text(name) => Fault::missing(name),
                 key => Fault::missing(&format!("{key:?}")),
             }),
@@ -229,7 +229,7 @@ impl<'a, 's> Evaluation<'a, 's> {
 
     fn is_in(&mut self, item: &Value<'a>, of: &Value<'a>) -> Result<bool, Fault> {
         match (of, item) {
-            (Value::Map(entries), key) => Ok(self.entry(entries, key)?.is_some()),
+            (Value::Map(entries), key) if is_key(key) || key.is_number() => Ok(self.entry(entries, key)?.is_some()),
             (Value::Members(_) | Value::Json(Json::Object(_)), Value::Text(name)) => {
                 Ok(self.member(of, name)?.is_some())
             }
@@ -385,7 +385,7 @@ impl<'a, 's> Evaluation<'a, 's> {
         let mut entries: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(written.len());
         for (key, value) in written {
             let (key, value) = (self.value(key)?, self.value(value)?);
-            if !matches!(key, Value::Text(_) | Value::Bool(_) | Value::Int(_) | Value::UInt(_)) {
+            if !is_key(&key) {
                 return Err(Fault::failed("the keys of a map are texts, whole numbers or booleans"));
             }
             if self.entry(&entries, &key)?.is_some() {
@@ -454,6 +454,10 @@ impl<'a, 's> Evaluation<'a, 's> {
         };
         Ok(true)
     }
+}
+
+fn is_key(value: &Value<'_>) -> bool {
+    matches!(value, Value::Text(_) | Value::Bool(_) | Value::Int(_) | Value::UInt(_))
 }
 
 const OVERFLOW: Fault = Fault::failed("a number became too large");

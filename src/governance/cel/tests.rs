@@ -528,7 +528,7 @@ fn mixes_numbers(source: &str, told: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
 
     /// What passes the check evaluates without a panic and within its steps, and where the parser's own engine
     /// comes to true or false, to the same.
@@ -544,6 +544,8 @@ proptest! {
                 (Ok(ours), Ok(cel_interpreter::Value::Bool(theirs))) => prop_assert_eq!(ours, theirs, "{}", source),
                 (Err(Fault::TooCostly), _) => prop_assert_eq!(left, 0),
                 (Err(_), Err(_)) => {}
+                // It adds a map to a list, which the language does not.
+                (Err(Fault::Failed(told)), Ok(_)) if told.contains("on list and map") => {}
                 (Ok(_), Err(error)) => prop_assert!(mixes_numbers(&source, &error.to_string()), "{source}: {ours:?}, {error}"),
                 (ours, theirs) => prop_assert!(false, "{source}: {ours:?}, {theirs:?}"),
             }

@@ -113,7 +113,8 @@ fn first<'a>(
     }
     for rule in rules {
         let tried = match &found {
-            Some(_) => Tried::NotReached,
+            Some(_) if rule.enabled => Tried::NotReached,
+            Some(_) => Tried::Disabled,
             None => tried(rule, known, draw, steps, faults),
         };
         if let Tried::Matched(target) = tried {
