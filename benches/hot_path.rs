@@ -21,14 +21,15 @@ use tollgate::governance::entity::{
     Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, PricingOverride, Provider, ProviderConfig,
     ProviderKey, Quota, RateLimit, RoutingRule, RuleScope, RuleTarget, VirtualKey, Weight,
 };
+use tollgate::governance::judge::Admission;
 use tollgate::governance::money::{Nanos, Rate};
 use tollgate::governance::pricing::{Catalog, Price, Prices};
 use tollgate::governance::request::RequestKind;
 use tollgate::governance::route::{self, Asked, Decision, Draw, Question};
 use tollgate::governance::time::{Span, Timestamp, Window};
 use tollgate::governance::usage::{ServiceTier, Usage};
-use tollgate::governance::view::{Caller, LimitKey};
-use tollgate::provider::{Call, Out, Reader};
+use tollgate::governance::view::{Caller, LimitKey, Policy};
+use tollgate::provider::{Call, Out, Reader, Rewrite};
 use tollgate::state::clock::Clock;
 use tollgate::state::digest::KeyHasher;
 use tollgate::state::hold::Spend;
@@ -363,7 +364,7 @@ fn read() {
         });
         let call = Call::read(kind, &body).expect("the body is sound");
         group.line(&format!("rewrite it: another model, usage asked for, {name}"), || {
-            black_box(call.rewrite(&body, MODEL, true));
+            black_box(call.rewrite(&body, Rewrite { model: MODEL, ask_usage: true, output_cap: None }));
         });
     }
 }
@@ -384,10 +385,13 @@ fn hold(state: &State, snapshot: &Snapshot, caller: &Caller, tag: &CallTag) {
 fn tag(state: &State, caller: &Caller) -> CallTag {
     CallTag {
         virtual_key: Some(Arc::clone(&caller.key.id)),
+        team: caller.team_id(),
+        customer: caller.customer_id(),
         provider: "openai".into(),
         model: MODEL.into(),
         kind: RequestKind::ChatCompletion,
         admitted_at: state.clock.now(),
+        price: None,
     }
 }
 
@@ -426,6 +430,7 @@ fn admit() {
             took
         });
     }
+    never_exceeded(&mut group);
     for (name, other) in [("2 threads, cells of their own", 1), ("2 threads on the same cells", 0)] {
         let state = house(10, 6, Windows::Rolling);
         let snapshot = state.snapshot();
@@ -452,6 +457,26 @@ fn admit() {
         });
     }
     journalled();
+}
+
+/// Under the policy that never exceeds: a look at all of them more, and sums that have to fit.
+fn never_exceeded(group: &mut Group) {
+    let state = house(10, 6, Windows::Rolling);
+    let policy = Policy { admission: Admission::NeverExceed, ..Policy::default() };
+    let edits = vec![Edit::Policy(policy)];
+    let Ok(()) = state.change(&HashMap::new(), |_| Ok::<_, Infallible>((edits, ())), |_, _, _, ()| Ok(()));
+    let snapshot = state.snapshot();
+    let caller = caller(&state, &snapshot, 0);
+    let tag = tag(&state, &caller);
+    group.batches("hold and settle, 6 limits, never exceeded", 1, |operations| {
+        let began = Instant::now();
+        for _ in 0..operations {
+            hold(&state, &snapshot, &caller, &tag);
+        }
+        let took = began.elapsed();
+        drain(&state);
+        took
+    });
 }
 
 /// The same with and without a journal. As in service, what is settled is written after a while, and its slots

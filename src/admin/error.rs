@@ -128,6 +128,10 @@ impl From<StoreError> for ApiError {
                 tracing::warn!(%error, "a change was refused");
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The store is busy and nothing was changed; try again")
             }
+            StoreErrorKind::TooLong => {
+                tracing::warn!(%error, "a question to the ledger was ended");
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The question takes too long; ask for a shorter span")
+            }
             _ => {
                 tracing::error!(%error, "the store failed");
                 ApiError::new(

@@ -14,6 +14,7 @@ mod explain;
 mod failures;
 mod health;
 mod ledger;
+mod ledger_query;
 mod limits;
 mod model_configs;
 mod owners;
@@ -28,8 +29,8 @@ mod virtual_keys;
 
 use crate::governance::secret::Secret;
 use crate::state::State;
-use crate::store::Store;
 use crate::store::writer::Health;
+use crate::store::{Store, StoreError};
 use crate::telemetry::{Metrics, ReloadStatus};
 use auth::Guard;
 pub use auth::basic_digest;
@@ -52,13 +53,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use virtual_keys::VirtualKeys;
 
 /// The self-service page of a virtual key's holder, open to whoever holds one.
 pub const QUOTA_PATH: &str = "/api/governance/virtual-keys/quota";
 /// No body of this API has a reason to be longer.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long a question to the ledger waits for those before it.
+const QUESTION_WAIT: Duration = Duration::from_secs(30);
 /// How long requests may still take once the listener was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -69,6 +72,8 @@ pub struct Admin(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     parts: Parts,
+    /// Questions to the ledger wait here for their turn, where they take no thread.
+    questions: Arc<Semaphore>,
     guard: Guard,
     failures: Failures,
 }
@@ -105,7 +110,7 @@ impl Deref for Admin {
 impl Admin {
     pub fn new(parts: Parts) -> Admin {
         let guard = Guard::new(parts.token.as_ref(), &parts.state.hasher);
-        Admin(Arc::new(Shared { parts, guard, failures: Failures::default() }))
+        Admin(Arc::new(Shared { parts, questions: Arc::new(Semaphore::new(1)), guard, failures: Failures::default() }))
     }
 
     /// Runs what may wait for a disk where waiting hurts nobody.
@@ -116,6 +121,23 @@ impl Admin {
         let admin = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&admin)).await;
         done.unwrap_or_else(|_| Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "The request broke; see the log")))
+    }
+
+    /// The same for a question to the ledger: one after the other, in the order in which they came. Whoever goes
+    /// away does not wait any more.
+    async fn asking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let busy = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "Others ask the ledger; try again");
+        let turn = tokio::time::timeout(QUESTION_WAIT, Arc::clone(&self.0.questions).acquire_owned()).await;
+        let turn = turn.map_err(|_| busy())?.map_err(|_| busy())?;
+        self.blocking(move |admin| {
+            // A question whose asker went away runs on, and has its turn for so long.
+            let _turn = turn;
+            Ok(work(&admin.store)?)
+        })
+        .await
     }
 }
 
@@ -178,6 +200,7 @@ fn governance() -> Routes {
         ("/api/governance/pricing-overrides/{id}", overrides),
         ("/api/governance/audit", get(audit::list)),
         ("/api/governance/explain", post(explain::explain)),
+        ("/api/ledger", get(ledger_query::ask)),
         ("/api/ledger/unresolved", get(ledger::unresolved)),
         ("/api/ledger/{id}/correct", post(ledger::correct)),
         ("/api/config", get(config::read).put(config::update)),

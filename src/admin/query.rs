@@ -34,7 +34,22 @@ impl Query {
         self.raw(name).filter(|value| !value.is_empty())
     }
 
-    fn raw(&self, name: &str) -> Option<&str> {
+    /// Refuses what is none of `known`.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), ApiError> {
+        let Some((name, _)) = self.0.iter().find(|(name, _)| !known.contains(&&**name)) else { return Ok(()) };
+        let near = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+        let hint = near.filter(|(distance, _)| *distance <= 3).map(|(_, near)| format!("; did you mean {near}?"));
+        let name: String = name.chars().take(64).collect();
+        let message = format!("Unknown parameter {name}{}", hint.unwrap_or_default());
+        Err(ApiError::bad_request(message).about(name))
+    }
+
+    pub(super) fn is_there(&self, name: &str) -> bool {
+        self.raw(name).is_some()
+    }
+
+    /// Absent and empty are different.
+    pub(super) fn raw(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
     }
 

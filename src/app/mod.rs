@@ -15,7 +15,7 @@ use crate::state::State;
 use crate::state::clock::Clock;
 use crate::store::journal::{self, Claimed};
 use crate::store::writer::Writer;
-use crate::store::{DataLock, Follow, Store, StoreError, key_file};
+use crate::store::{DataLock, Follow, Keep, Store, StoreError, key_file};
 use crate::telemetry::Metrics;
 use crate::wire::proxy_url::Environment;
 use pingora::apps::HttpServerOptions;
@@ -37,6 +37,7 @@ use std::time::Duration;
 const OUTBOX_PLACES: u32 = 65_536;
 /// How long the last flush tries.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+const HOURLY_SUMS_KEPT: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Idle connections kept to providers, in all.
 const UPSTREAM_POOL: usize = 512;
 /// For each client connection. Pingora's 1,460 bytes to write make two sends of a small answer and its
@@ -102,7 +103,7 @@ impl App {
         let store = Arc::new(Store::open(&settings.store.path, &encryption_key)?);
         let metrics = Metrics::new();
         // What dead processes left counts before anything is read or served.
-        let mut ledger = store.ledger()?;
+        let mut ledger = store.ledger_keeping(keep(&settings))?;
         let clock = Clock::System;
         let Claimed { journal, predecessors, recovered } =
             journal::claim(&data_dir, OUTBOX_PLACES, &mut *ledger, clock.now())?;
@@ -146,6 +147,13 @@ impl App {
         let grace_period = settings.server.grace_period;
         Ok(App { state, reloader, writer, admin, server, open_requests, listen, admin_address, grace_period, lock })
     }
+}
+
+/// Sums by hour live for a year, and never shorter than the entries themselves.
+fn keep(settings: &Settings) -> Keep {
+    let millis = |length: Duration| i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
+    let entries = settings.ledger.keep.map(millis);
+    Keep { entries, hours: entries.map(|entries| entries.max(millis(HOURLY_SUMS_KEPT))) }
 }
 
 /// The operator's key, or one that is made and kept beside the database.

@@ -35,6 +35,7 @@ struct Fixed {
     server: String,
     admin: String,
     store: String,
+    ledger: String,
 }
 
 impl Fixed {
@@ -44,6 +45,7 @@ impl Fixed {
             server: format!("{:?}", settings.server),
             admin: format!("{:?}", settings.admin),
             store: format!("{:?}", settings.store),
+            ledger: format!("{:?}", settings.ledger),
         }
     }
 }
@@ -200,6 +202,7 @@ impl Reloader {
             ("server", before.server != after.server),
             ("admin", before.admin != after.admin),
             ("store", before.store != after.store),
+            ("ledger", before.ledger != after.ledger),
         ];
         sections.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
     }

@@ -1,7 +1,8 @@
-//! The command line: `serve`, `check`, `explain`, `demo`. Exit codes: 0 done, 1 bad config or failed start,
-//! 2 wrong usage. Errors are one readable line each, on stderr.
+//! The command line: `serve`, `check`, `explain`, `backup`, `restore`, `verify`, `demo`. Exit codes: 0 done, 1 bad
+//! config or failed start, 2 wrong usage. Errors are one readable line each, on stderr.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the part that talks to a terminal")]
 
+mod database;
 mod demo;
 mod explain;
 mod logging;
@@ -44,6 +45,33 @@ enum Command {
     ///
     /// The admin token comes from TOLLGATE_ADMIN_TOKEN, the config file, or the file beside the database.
     Explain(explain::Explain),
+    /// Make a consistent copy of the database, also while a server runs on it.
+    ///
+    /// The copy is as small as can be, for its owner only, and opens only with the encryption key, which is
+    /// not in it.
+    Backup {
+        /// The new file.
+        file: PathBuf,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Put a copy into the place of the database, and keep the present one beside it.
+    ///
+    /// No server may run. The copy is checked first: that it is whole, that this version reads it, and that
+    /// the encryption key opens it.
+    Restore {
+        /// What `backup` made.
+        file: PathBuf,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Sum every entry of the ledger up again, and hold the result to balances and sums.
+    ///
+    /// Changes nothing; a server may run. Prints a line for each mismatch, and then ends with 1.
+    Verify {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
     /// Run everything on this machine with a pretend provider: no account, no config.
     Demo {
         /// Port of the proxy.
@@ -69,6 +97,9 @@ pub fn run() -> ExitCode {
         Command::Serve { config, upgrade } => serve(&config.path(), upgrade),
         Command::Check { config } => check(&config.path()),
         Command::Explain(explain) => explain.run(),
+        Command::Backup { file, config } => database::backup(&config.path(), &file),
+        Command::Restore { file, config } => database::restore(&config.path(), &file),
+        Command::Verify { config } => database::verify(&config.path()),
         Command::Demo { port, admin_port } => demo::run(port, admin_port),
     };
     match done {
@@ -153,11 +184,15 @@ fn run_until_signal(app: App, tidy_up: impl FnOnce() + Clone + Send + 'static) -
 }
 
 fn load(path: &Path) -> Result<Settings, Failed> {
+    load_by(path, config::load)
+}
+
+fn load_by<T>(path: &Path, read: impl FnOnce(&Path) -> Result<T, Vec<Fault>>) -> Result<T, Failed> {
     if !path.exists() {
         let hint = "name one with --config or TOLLGATE_CONFIG, or see the smallest one in config/minimal.yaml";
         return Err(vec![format!("tollgate: there is no config file {}; {hint}", path.display())]);
     }
-    config::load(path).map_err(|faults| {
+    read(path).map_err(|faults| {
         let mut lines: Vec<String> = faults.iter().map(Fault::to_string).collect();
         let count = lines.len();
         lines.push(format!("tollgate: {} has {count} problem{}", path.display(), if count == 1 { "" } else { "s" }));

@@ -2,10 +2,10 @@
 //!
 //! What this version cannot do is refused, never ignored: money or access may hang on it.
 
-use super::settings::{Admin, Auth, Log, LogFormat, Server, Settings, Show, Store, Tls};
+use super::settings::{Admin, Auth, Ledger, Log, LogFormat, Server, Settings, Show, Store, Tls};
 use super::{DEFAULT_UPGRADE_SOCKET, declared, prices};
 use crate::governance::judge::Admission;
-use crate::governance::money::Rate;
+use crate::governance::money::{Nanos, Rate};
 use crate::governance::pricing::{Catalog, Price, Prices, UnknownModel};
 use crate::governance::secret::Secret;
 use crate::governance::time::Span;
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 /// The sections of the file.
 pub(super) const SECTIONS: &[&str] =
-    &["server", "admin", "store", "client", "providers", "governance", "pricing", "log", "auth_config"];
+    &["server", "admin", "store", "ledger", "client", "providers", "governance", "pricing", "log", "auth_config"];
 pub(super) const SERVER: &[&str] = &[
     "listen",
     "threads",
@@ -40,6 +40,7 @@ pub(super) const SERVER: &[&str] = &[
 pub(super) const TLS: &[&str] = &["cert", "key"];
 pub(super) const ADMIN: &[&str] = &["listen", "auth", "token", "metrics_auth", "allowed_origins", "show_virtual_keys"];
 pub(super) const STORE: &[&str] = &["path", "encryption_key"];
+pub(super) const LEDGER: &[&str] = &["keep"];
 pub(super) const CLIENT: &[&str] = &[
     "enforce_auth_on_inference",
     "required_headers",
@@ -53,6 +54,9 @@ pub(super) const CLIENT: &[&str] = &[
 const STORED_CLIENT: &[&str] = &["drop_excess_requests", "header_filter_config", "whitelisted_routes"];
 pub(super) const GOVERNANCE: &[&str] = &[
     "admission",
+    "min_output_tokens",
+    "max_request_cost",
+    "max_in_flight_per_key",
     "default_access",
     "virtual_keys",
     "customers",
@@ -109,6 +113,8 @@ const FOREIGN_CLIENT: &[&str] = &[
 ];
 
 const MIB: u64 = 1024 * 1024;
+const LEDGER_KEEP: Duration = Duration::from_secs(90 * 24 * 3_600);
+const LEDGER_KEEP_LEAST: Duration = Duration::from_secs(3_600);
 const BODY_BYTES_LARGEST: u64 = 1024 * MIB;
 
 /// What reading needs beside the tree.
@@ -137,6 +143,7 @@ pub(super) fn read(value: &Value, reading: &mut Reading<'_>) -> Option<Settings>
         server: read_server(&root, reading)?,
         admin: read_admin(&root, reading)?,
         store: read_store(&root, reading),
+        ledger: read_ledger(&root, reading),
         policy,
         declared,
         catalog,
@@ -251,6 +258,28 @@ fn read_admin(root: &Object<'_>, reading: &mut Reading<'_>) -> Option<Admin> {
     })
 }
 
+/// The store's section alone, for commands that need nothing else. Its faults are those whose path begins so.
+pub(super) fn read_store_of(value: &Value, reading: &mut Reading<'_>) -> Option<Store> {
+    let root = Object::of(value, "", reading.faults)?;
+    Some(read_store(&root, reading))
+}
+
+fn read_ledger(root: &Object<'_>, reading: &mut Reading<'_>) -> Ledger {
+    let mut ledger = Ledger { keep: Some(LEDGER_KEEP) };
+    let Some(section) = section(root, "ledger", reading) else { return ledger };
+    let faults = &mut *reading.faults;
+    only_known(&section, LEDGER, faults);
+    if section.raw("keep").value().and_then(Value::as_str) == Some("forever") {
+        ledger.keep = None;
+    } else if let Some(keep) = duration(&section, "keep", faults) {
+        if keep > Duration::ZERO && keep < LEDGER_KEEP_LEAST {
+            faults.add(section.path("keep"), "must be 1h or longer; forever, or 0, keeps everything");
+        }
+        ledger.keep = (keep > Duration::ZERO).then_some(keep);
+    }
+    ledger
+}
+
 fn read_store(root: &Object<'_>, reading: &mut Reading<'_>) -> Store {
     let base = reading.base;
     let Some(store) = section(root, "store", reading) else {
@@ -307,12 +336,25 @@ fn read_policy(root: &Object<'_>, reading: &mut Reading<'_>) -> Policy {
     let faults = &mut *reading.faults;
     only_known(&governance, GOVERNANCE, faults);
     let policies = [("remaining", Admission::Remaining), ("never_exceed", Admission::NeverExceed)];
-    if choice(&governance, "admission", &policies, faults) == Some(Admission::NeverExceed) {
-        faults.add(governance.path("admission"), "'never_exceed' is not available in this version; use 'remaining'");
-    }
+    policy.admission = choice(&governance, "admission", &policies, faults).unwrap_or_default();
+    let least = ranged(&governance, "min_output_tokens", 1, 1 << 20, faults);
+    policy.output_min = least.and_then(|least| u64::try_from(least).ok()).unwrap_or(policy.output_min);
+    policy.request_cost_max = read_dollars(&governance, "max_request_cost", faults);
+    policy.in_flight_per_key_max = cap(&governance, "max_in_flight_per_key", faults);
     let access = choice(&governance, "default_access", &[("deny", false), ("allow", true)], faults);
     policy.allow_by_default = access.unwrap_or(false);
     policy
+}
+
+/// An amount above zero.
+fn read_dollars(object: &Object<'_>, name: &str, faults: &mut Faults) -> Option<Nanos> {
+    let value = object.raw(name).value()?;
+    let amount = value.as_number().and_then(|number| Nanos::from_dollars(&number.to_string()).ok());
+    let amount = amount.filter(|amount| *amount > Nanos::ZERO);
+    if amount.is_none() {
+        faults.add(object.path(name), "must be a number of dollars above zero");
+    }
+    amount
 }
 
 fn read_catalog(root: &Object<'_>, reading: &mut Reading<'_>) -> Arc<Catalog> {

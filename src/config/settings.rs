@@ -14,6 +14,7 @@ pub struct Settings {
     pub server: Server,
     pub admin: Admin,
     pub store: Store,
+    pub ledger: Ledger,
     pub policy: Policy,
     /// What goes into the store and can be changed there.
     pub declared: Declared,
@@ -79,6 +80,12 @@ pub struct Store {
     pub path: PathBuf,
     /// Absent: one is made at first start.
     pub encryption_key: Option<Secret>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    /// How old entries become; absent: as old as the database.
+    pub keep: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -69,6 +69,7 @@ fn the_full_sample_shows_the_defaults() {
     assert_eq!(format!("{:?}", full.server), format!("{:?}", empty.server));
     assert_eq!(format!("{:?}", full.policy), format!("{:?}", empty.policy));
     assert_eq!(full.log, empty.log);
+    assert_eq!(full.ledger, empty.ledger);
     let (full, minimal) = (view(&full), view(&parse(MINIMAL).unwrap()));
     let client = ClientConfig { config_hash: String::new(), ..ClientConfig::clone(&full.client) };
     assert_eq!(client, ClientConfig::default());
@@ -83,6 +84,7 @@ fn every_key_is_in_the_full_sample() {
         file::TLS,
         file::ADMIN,
         file::STORE,
+        file::LEDGER,
         file::CLIENT,
         file::GOVERNANCE,
         file::PRICING,
@@ -145,8 +147,22 @@ fn settings_are_checked() {
         "t.yaml:1:10: store.encryption_key: environment variable NOT_THERE is not set",
     );
     check(
-        "governance: { admission: never_exceed }",
-        "t.yaml:1:15: governance.admission: 'never_exceed' is not available in this version; use 'remaining'",
+        "governance: { admission: sometimes }",
+        "t.yaml:1:15: governance.admission: 'sometimes' is none of: remaining, never_exceed",
+    );
+    check(
+        "governance: { min_output_tokens: 0 }",
+        "t.yaml:1:15: governance.min_output_tokens: must be between 1 and 1048576, not 0",
+    );
+    for bad in ["0", "-1", "cheap", "1e30"] {
+        check(
+            &format!("governance: {{ max_request_cost: {bad} }}"),
+            "t.yaml:1:15: governance.max_request_cost: must be a number of dollars above zero",
+        );
+    }
+    check(
+        "governance: { max_in_flight_per_key: 0 }",
+        "t.yaml:1:15: governance.max_in_flight_per_key: must be between 1 and 4294967295, not 0",
     );
     check(
         "governance: { teams: [{ name: a, budget_id: b }] }",
@@ -371,4 +387,16 @@ proptest! {
     fn any_text_is_read_or_refused(text in "[a-z:\\-\\[\\]{}&*!|> \n\"'0-9#,.]{0,120}") {
         let _ = parse(&text);
     }
+}
+
+#[test]
+fn the_policy_of_admission_is_read() {
+    let policy = |text: &str| parse(text).unwrap().policy;
+    let usual = policy("governance: {}");
+    assert_eq!((usual.admission, usual.output_min), (Admission::Remaining, 16));
+    assert_eq!((usual.request_cost_max, usual.in_flight_per_key_max), (None, None));
+    let text = "governance: { admission: never_exceed, min_output_tokens: 200, max_request_cost: 0.25, max_in_flight_per_key: 7 }";
+    let strict = policy(text);
+    assert_eq!((strict.admission, strict.output_min), (Admission::NeverExceed, 200));
+    assert_eq!((strict.request_cost_max, strict.in_flight_per_key_max), (Some(Nanos::new(250_000_000)), Some(7)));
 }

@@ -29,12 +29,11 @@ impl Tally {
 }
 
 /// Whether `amount` may be held where `used` is spent or held already. Held counts like spent.
-/// An exhausted limit refuses even a free call: clients meet the limit, not luck.
+/// An exhausted limit refuses even a free call: clients meet the limit, not luck. What does not fit into
+/// the sum is refused under either policy.
 pub fn admits(max: i64, used: i64, amount: i64, admission: Admission) -> bool {
-    match admission {
-        Admission::Remaining => used < max,
-        Admission::NeverExceed => used < max && used.saturating_add(amount) <= max,
-    }
+    let fits = |sum: i64| admission == Admission::Remaining || sum <= max;
+    used < max && used.checked_add(amount).is_some_and(fits)
 }
 
 /// Explains a refusal at `limit`, whose current window began at `start`.
@@ -44,6 +43,7 @@ pub fn explain(limit: &Limit, tally: Tally, start: Timestamp) -> Exceeded {
         subject: None,
         measure: limit.key.measure,
         max: limit.max,
+        wanted: 0,
         spent: tally.spent,
         held: tally.held(),
         window: limit.window.span().text().into(),
@@ -61,7 +61,10 @@ mod tests {
         for (used, amount, fits) in [(0, 10, true), (9, 1, true), (9, 2, false), (10, 0, false), (12, 0, false)] {
             check(Admission::NeverExceed, used, amount, fits);
         }
-        for (used, amount, fits) in [(0, 99, true), (9, 99, true), (10, 0, false), (12, 1, false)] {
+        let most = i64::MAX;
+        for (used, amount, fits) in
+            [(0, 99, true), (9, 99, true), (9, most - 9, true), (9, most - 8, false), (10, 0, false), (12, 1, false)]
+        {
             check(Admission::Remaining, used, amount, fits);
         }
     }

@@ -115,6 +115,19 @@ impl Sub for Nanos {
     }
 }
 
+/// Dollars in decimal, without trailing zeros and not rounded.
+impl fmt::Display for Picos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const PICOS_PER_DOLLAR: u128 = 1_000_000_000_000;
+        let (whole, fraction) = (self.0 / PICOS_PER_DOLLAR, self.0 % PICOS_PER_DOLLAR);
+        if fraction == 0 {
+            return write!(f, "{whole}");
+        }
+        let digits = format!("{fraction:012}");
+        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
+    }
+}
+
 /// Dollars in decimal, without trailing zeros: `1.25`, `0.000431`, `3`.
 impl fmt::Display for Nanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -112,18 +112,20 @@ impl Price {
     /// What `usage` costs. The tier is decided by the input alone, as providers define it; each
     /// price falls back on its own from tier to standard.
     pub fn cost(&self, usage: &Usage) -> Nanos {
+        let Usage { input, cache_read, cache_write, cache_write_long, audio_input, image_input, .. } = *usage;
+        let units = [input, cache_read, cache_write, cache_write_long, audio_input, image_input];
+        let units = units.into_iter().chain([usage.output, usage.audio_output, usage.image_output]);
+        let parts = self.applied(usage).into_iter().zip(units).map(|(rate, units)| rate.times(units));
+        parts.sum::<Picos>().round_up()
+    }
+
+    /// The rates that price `usage`, in the order of its buckets: `input`, `cache_read`, `cache_write`,
+    /// `cache_write_long`, `audio_input`, `image_input`, `output`, `audio_output`, `image_output`.
+    pub fn applied(&self, usage: &Usage) -> [Rate; 9] {
         let rates = self.rates(usage.input_total(), usage.tier);
-        let parts: [Picos; 8] = [
-            rates.input.times(usage.input),
-            rates.cache_read.times(usage.cache_read),
-            rates.cache_write.times(usage.cache_write),
-            rates.cache_write_long.times(usage.cache_write_long),
-            rates.audio_input.times(usage.audio_input),
-            rates.image_input.times(usage.image_input),
-            rates.output.times(usage.output),
-            rates.audio_output.times(usage.audio_output),
-        ];
-        parts.into_iter().sum::<Picos>().round_up()
+        let Rates { input, cache_read, cache_write, cache_write_long, audio_input, image_input, .. } = rates;
+        let Rates { output, audio_output, .. } = rates;
+        [input, cache_read, cache_write, cache_write_long, audio_input, image_input, output, audio_output, output]
     }
 
     /// What so many tokens cost at the very most, whatever they turn out to be and whatever lane serves them:
@@ -287,11 +289,12 @@ mod tests {
     proptest! {
         #[test]
         fn cost_never_falls_when_usage_rises(
-            base in prop::array::uniform8(0..2_000_000u64), which in 0..8usize, more in 0..1_000_000u64
+            base in prop::array::uniform9(0..2_000_000u64), which in 0..9usize, more in 0..1_000_000u64
         ) {
-            let usage = |u: [u64; 8]| Usage {
+            let usage = |u: [u64; 9]| Usage {
                 input: u[0], cache_read: u[1], cache_write: u[2], cache_write_long: u[3],
-                audio_input: u[4], image_input: u[5], output: u[6], audio_output: u[7], ..Usage::default()
+                audio_input: u[4], image_input: u[5], output: u[6], audio_output: u[7], image_output: u[8],
+                ..Usage::default()
             };
             let mut raised = base;
             raised[which] += more;

@@ -58,6 +58,20 @@ pub enum Refusal {
     LimitReached(Vec<Exceeded>),
     #[error("this address sends more than {max} {what}")]
     TooManyRequests { what: &'static str, max: u32 },
+    #[error(
+        "this virtual key has {max} calls in flight, which is all that it may have at once (governance.max_in_flight_per_key)"
+    )]
+    TooManyInFlight { max: u32 },
+    #[error(
+        "this call may cost up to {cost} dollars, and one may cost {max} at most (governance.max_request_cost){}",
+        .output_fits.map(|tokens| format!("; with a cap of {tokens} tokens on its output it would pass")).unwrap_or_default()
+    )]
+    TooCostly {
+        cost: Nanos,
+        max: Nanos,
+        /// What its output would have to be capped at. Absent: its input alone costs too much.
+        output_fits: Option<u64>,
+    },
     #[error("the ledger cannot take more calls until it has written those that it has; try again shortly")]
     LedgerFull,
 }
@@ -70,6 +84,8 @@ pub struct Exceeded {
     pub subject: Option<Box<str>>,
     pub measure: Measure,
     pub max: i64,
+    /// What the call asks for at least, where all of it must fit; else zero.
+    pub wanted: i64,
     pub spent: i64,
     pub held: i64,
     pub window: Box<str>,
@@ -79,7 +95,17 @@ pub struct Exceeded {
 impl Exceeded {
     /// Only calls in flight stand in the way; they may give back what they hold at any moment.
     fn only_held(&self) -> bool {
-        self.spent < self.max
+        self.spent < self.max && self.spent.saturating_add(self.wanted) <= self.max
+    }
+
+    /// No window has room for it, however much is left.
+    fn never_fits(&self) -> bool {
+        self.wanted > self.max
+    }
+
+    /// Something is left, but not enough for the call.
+    fn too_little(&self) -> bool {
+        self.spent.saturating_add(self.held) < self.max
     }
 
     /// The level as messages call it. Nobody's name is in it but a provider's or a model's.
@@ -117,23 +143,38 @@ impl Exceeded {
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = self.level_name();
-        let Exceeded { spent, max, held, window, resets_at, .. } = self;
-        match self.measure {
-            Measure::Money => {
-                let dollars = |nanos: i64| Nanos::new(nanos);
-                write!(f, "{level} budget exceeded: {} >= {} dollars", dollars(spent + held), dollars(*max))?;
+        let Exceeded { spent, max, held, wanted, window, resets_at, .. } = self;
+        let (used, dollars) = (spent.saturating_add(*held), |nanos: i64| Nanos::new(nanos));
+        let left = max.saturating_sub(used);
+        match (self.measure, self.too_little()) {
+            (Measure::Money, true) => {
+                let (wanted, left, max) = (dollars(*wanted), dollars(left), dollars(*max));
+                write!(f, "{level} budget exceeded: the call may cost {wanted} dollars, and {left} of {max} are left")?;
+                if self.only_held() {
+                    write!(f, ", {} being held by calls in flight", dollars(*held))?;
+                }
+            }
+            (Measure::Money, false) => {
+                write!(f, "{level} budget exceeded: {} >= {} dollars", dollars(used), dollars(*max))?;
                 if self.only_held() {
                     write!(f, ", of which {} are held by calls in flight", dollars(*held))?;
                 }
             }
-            Measure::Tokens | Measure::Requests => {
+            (Measure::Tokens | Measure::Requests, too_little) => {
                 let what = if self.measure == Measure::Tokens { "token" } else { "request" };
-                write!(f, "rate limit violated for {level}: {what} limit exceeded ({}/{max}", spent + held)?;
+                write!(f, "rate limit violated for {level}: {what} limit exceeded (")?;
+                match too_little {
+                    true => write!(f, "the call may use {wanted}, and {left} of {max} are left")?,
+                    false => write!(f, "{used}/{max}")?,
+                }
                 if self.only_held() {
                     write!(f, ", {held} of them held by calls in flight")?;
                 }
                 f.write_str(")")?;
             }
+        }
+        if self.never_fits() {
+            return write!(f, " (every {window}; that much never fits)");
         }
         write!(f, " (resets every {window}, next at {resets_at})")
     }
@@ -163,6 +204,8 @@ impl Refusal {
             Refusal::NoProviderKey { .. } => "no_provider_key",
             Refusal::LimitReached(all) => limit_code(all),
             Refusal::TooManyRequests { .. } => "too_many_requests",
+            Refusal::TooManyInFlight { .. } => "too_many_in_flight",
+            Refusal::TooCostly { .. } => "request_too_costly",
             Refusal::LedgerFull => "ledger_full",
         }
     }
@@ -176,7 +219,8 @@ impl Refusal {
             | Refusal::UnknownProvider { .. }
             | Refusal::ModelUnresolved { .. }
             | Refusal::UnsupportedOperation { .. }
-            | Refusal::DialectNotSpoken { .. } => 400,
+            | Refusal::DialectNotSpoken { .. }
+            | Refusal::TooCostly { .. } => 400,
             Refusal::VirtualKeyRequired
             | Refusal::VirtualKeyAmbiguous
             | Refusal::VirtualKeyNotFound { enforced: true } => 401,
@@ -189,7 +233,7 @@ impl Refusal {
             Refusal::NotFound { .. } => 404,
             Refusal::MethodNotAllowed { .. } => 405,
             Refusal::BodyTooLarge { .. } => 413,
-            Refusal::TooManyRequests { .. } => 429,
+            Refusal::TooManyRequests { .. } | Refusal::TooManyInFlight { .. } => 429,
             // Money that is only held comes back when the calls in flight end: that is a 429.
             Refusal::LimitReached(all) => {
                 if all.iter().any(|e| e.measure == Measure::Money && !e.only_held()) {
@@ -205,10 +249,11 @@ impl Refusal {
     /// Seconds after which asking again makes sense, if waiting helps at all.
     pub fn retry_after(&self, now: Timestamp) -> Option<u64> {
         match self {
+            Refusal::LimitReached(all) if all.iter().any(Exceeded::never_fits) => None,
             Refusal::LimitReached(all) => {
                 all.iter().map(|e| if e.only_held() { 1 } else { e.resets_at.since(now).div_ceil(1_000).max(1) }).max()
             }
-            Refusal::TooManyRequests { .. } | Refusal::LedgerFull => Some(1),
+            Refusal::TooManyRequests { .. } | Refusal::TooManyInFlight { .. } | Refusal::LedgerFull => Some(1),
             _ => None,
         }
     }
@@ -220,6 +265,7 @@ impl Refusal {
             Refusal::UnknownProvider { .. } | Refusal::ModelUnresolved { .. } | Refusal::ModelBlocked { .. } => {
                 Some("model")
             }
+            Refusal::TooCostly { .. } => Some("max_tokens"),
             _ => None,
         }
     }
@@ -231,7 +277,8 @@ impl Refusal {
             Refusal::LimitReached(all) => all.iter().all(|e| e.level.is_about_target()),
             Refusal::ModelNotPriced { .. }
             | Refusal::UnsupportedOperation { .. }
-            | Refusal::DialectNotSpoken { .. } => true,
+            | Refusal::DialectNotSpoken { .. }
+            | Refusal::TooCostly { .. } => true,
             _ => false,
         }
     }
@@ -257,6 +304,7 @@ mod tests {
             subject: None,
             measure,
             max,
+            wanted: 0,
             spent,
             held,
             window: "1h".into(),
@@ -293,5 +341,24 @@ mod tests {
             600,
             "Rate limit check failed: rate limit violated for VK: token limit exceeded (120/100) (resets every 1h, next at 1970-01-01T01:00:00Z); rate limit violated for VK: request limit exceeded (10/10) (resets every 1h, next at 1970-01-01T01:00:00Z)",
         );
+    }
+
+    #[test]
+    fn a_call_that_must_fit_as_a_whole_says_what_is_missing() {
+        let now = Timestamp::from_millis(3_000_000);
+        let check = |measure, wanted, (spent, held), (status, wait), text: &str| {
+            let refusal = Refusal::LimitReached(vec![Exceeded { wanted, ..exceeded(measure, 1_000, spent, held) }]);
+            assert_eq!((refusal.status(), refusal.retry_after(now)), (status, wait), "{refusal}");
+            assert!(refusal.to_string().contains(text), "{refusal}");
+        };
+        let spent = "the call may cost 0.0000004 dollars, and 0.0000003 of 0.000001 are left (resets";
+        check(Measure::Money, 400, (700, 0), (402, Some(600)), spent);
+        let held = "and 0.0000003 of 0.000001 are left, 0.0000006 being held by calls in flight (resets";
+        check(Measure::Money, 400, (100, 600), (429, Some(1)), held);
+        check(Measure::Money, 400, (1_000, 0), (402, Some(600)), "0.000001 >= 0.000001 dollars (resets");
+        check(Measure::Money, 1_001, (0, 0), (402, None), "that much never fits");
+        check(Measure::Tokens, 400, (700, 0), (429, Some(600)), "(the call may use 400, and 300 of 1000 are left)");
+        check(Measure::Tokens, 400, (100, 600), (429, Some(1)), "300 of 1000 are left, 600 of them held");
+        check(Measure::Tokens, 1_001, (0, 0), (429, None), "that much never fits");
     }
 }

@@ -13,7 +13,7 @@ pub mod openai;
 pub mod reader;
 pub mod stream;
 
-pub use dialect::openai::{Call, usage_from_value};
+pub use dialect::openai::{Call, Rewrite, usage_from_value};
 pub use dialect::{CallError, FirstEvent, Garbage, Weight};
 pub use reader::{Out, Reader, Reading};
 

@@ -70,6 +70,18 @@ pub const fn tells_usage_when_asked(kind: RequestKind) -> bool {
     matches!(kind, RequestKind::ChatCompletion | RequestKind::TextCompletion)
 }
 
+/// What a cap on the output is called where a request has none: OpenAI itself and who follows it closely want
+/// the newer name for chats, and refuse the older one for models that reason; the others know the older one.
+pub fn output_cap_name(provider: &Provider, kind: RequestKind) -> &'static str {
+    match kind {
+        RequestKind::Responses => "max_output_tokens",
+        RequestKind::ChatCompletion if matches!(&*provider.name, "openai" | "azure" | "cerebras" | "groq" | "xai") => {
+            "max_completion_tokens"
+        }
+        _ => "max_tokens",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! Holding: what an attempt is expected to cost, set aside at every limit before a byte is sent.
 
+use crate::governance::judge::Admission;
 use crate::governance::money::Nanos;
 use crate::governance::pricing::Price;
 use crate::governance::refusal::Refusal;
@@ -9,9 +10,10 @@ use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
 use crate::governance::view::Caller;
 use crate::provider::Call;
+use crate::state::expectation::OUTPUT_UNKNOWN;
 use crate::state::hold::{Hold, Spend};
 use crate::state::outbox::CallTag;
-use crate::state::{Ask, Snapshot, State};
+use crate::state::{Ask, Room, Snapshot, State};
 use std::sync::Arc;
 
 /// No attempt holds or spends more than this many nanos (72 million dollars) or tokens, whatever a body or a
@@ -26,6 +28,13 @@ pub(super) struct Admitted {
     pub(super) hold: Hold,
     /// Absent: the model has no price and costs nothing here.
     pub(super) price: Option<Arc<Price>>,
+    /// What it will probably use.
+    pub(super) expected: Usage,
+    /// What it can come to at the very most, if the provider keeps to what it is asked for.
+    pub(super) bound: (Usage, Spend),
+    pub(super) admission: Admission,
+    /// What each answer has to be capped at, where the call itself allows more.
+    pub(super) lowered: Option<u64>,
 }
 
 /// Holds for one target, or says which limit stands in the way.
@@ -37,20 +46,55 @@ pub(super) fn admit(
     target: &Target,
     now: Timestamp,
 ) -> Result<Admitted, Refusal> {
+    let policy = &snapshot.view.policy;
+    let admission = policy.admission;
     let price = route::price(&snapshot.view, caller, target, call.kind)?;
-    let usage = expected(state, call, target, price.as_deref());
+    let bound = Bound::of(call, price.as_deref(), policy.output_min);
+    let expected = bound.within_reason(expected(state, call, target, price.as_deref()));
+    let most = bound.most();
+    // No call may be able to cost more than this, whatever is left.
+    let cap = Room { money: policy.request_cost_max.map_or(i64::MAX, Nanos::get), ..Room::UNBOUNDED };
+    let (usage, held) = match admission {
+        Admission::Remaining => (expected, spend(price.as_deref(), &expected)),
+        Admission::NeverExceed if cap.takes(most.1) => most,
+        Admission::NeverExceed => bound.within(cap),
+    };
+    let reaches = if admission == Admission::Remaining { most.1 } else { held };
+    if let Some(max) = policy.request_cost_max.filter(|_| !cap.takes(reaches)) {
+        return Err(too_costly(&bound, max));
+    }
     let tag = CallTag {
         virtual_key: caller.map(|caller| Arc::clone(&caller.key.id)),
+        team: caller.and_then(Caller::team_id),
+        customer: caller.and_then(Caller::customer_id),
         provider: Arc::clone(&target.provider.name),
         model: target.model.as_str().into(),
         kind: call.kind,
         admitted_at: now,
+        price: price.clone(),
     };
-    let spend = spend(price.as_deref(), &usage);
-    let bound = bound(call, price.as_deref(), &usage);
     let (config, upstream_model) = (target.config, &*target.upstream_model);
-    let hold = state.admit(snapshot, Ask { caller, config, upstream_model, usage, spend, bound, tag })?;
-    Ok(Admitted { hold, price })
+    let ask = Ask { caller, config, upstream_model, usage, spend: held, bound: most, tag };
+    let hold =
+        state.admit_less(snapshot, ask, |room| bound.within(Room { money: room.money.min(cap.money), ..room }))?;
+    let (usage, held) = hold.estimate();
+    Ok(match admission {
+        Admission::Remaining => Admitted { hold, price, expected, bound: most, admission, lowered: None },
+        Admission::NeverExceed => Admitted {
+            lowered: (usage.output < most.0.output).then(|| bound.of_each(usage.output)),
+            bound: (usage, held),
+            expected: Usage { output: expected.output.min(usage.output), ..expected },
+            hold,
+            price,
+            admission,
+        },
+    })
+}
+
+fn too_costly(bound: &Bound<'_>, max: Nanos) -> Refusal {
+    let (usage, spend) = bound.within(Room { money: max.get(), ..Room::UNBOUNDED });
+    let fits = spend.cost <= max && usage.output > 0;
+    Refusal::TooCostly { cost: bound.most().1.cost, max, output_fits: fits.then(|| bound.of_each(usage.output)) }
 }
 
 /// What usage comes to.
@@ -60,28 +104,70 @@ pub(super) fn spend(price: Option<&Price>, usage: &Usage) -> Spend {
     Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens }
 }
 
-/// What the call can use and cost at the very most: its bytes or the model's window, its cap or what the
-/// model can write, all at the dearest rate. Charged only if the process dies before it knows better.
-fn bound(call: &Call, price: Option<&Price>, expected: &Usage) -> (Usage, Spend) {
-    let window = price.and_then(|price| price.input_tokens_max);
-    let whole = window.unwrap_or(TOKENS_UNKNOWN_MAX);
-    let input = match call.kind {
-        // The model's window holds for each text of a batch, not for all of them.
-        RequestKind::Embedding => call.input_bound().unwrap_or(whole),
-        _ => call.input_bound().map_or(whole, |bound| bound.min(window.unwrap_or(u64::MAX))),
-    };
-    let output = match call.kind {
-        RequestKind::Embedding => 0,
-        _ => {
-            let most = price.and_then(|price| price.output_tokens_max);
-            let each = [call.output_cap, most].into_iter().flatten().min().unwrap_or(whole);
-            each.saturating_mul(call.choices.max(1))
+/// The most that a call can come to: its bytes or the model's window, its cap or what the model can write, all
+/// at the dearest rate. Its output can be lowered; its input is what it is.
+struct Bound<'a> {
+    price: Option<&'a Price>,
+    input: u64,
+    choices: u64,
+    /// Tokens of each answer: what the call allows, and the most and the least that it can be lowered to.
+    allowed: u64,
+    lowered_max: u64,
+    lowered_min: u64,
+}
+
+impl<'a> Bound<'a> {
+    /// `least` tokens are worth asking for; what the call thinks before it writes comes on top.
+    fn of(call: &Call, price: Option<&'a Price>, least: u64) -> Bound<'a> {
+        let window = price.and_then(|price| price.input_tokens_max);
+        let whole = window.unwrap_or(TOKENS_UNKNOWN_MAX);
+        let input = match call.kind {
+            // The model's window holds for each text of a batch, not for all of them.
+            RequestKind::Embedding => call.input_bound().unwrap_or(whole),
+            _ => call.input_bound().map_or(whole, |bound| bound.min(window.unwrap_or(u64::MAX))),
+        };
+        let known = [call.output_cap, price.and_then(|price| price.output_tokens_max)].into_iter().flatten().min();
+        let allowed = if call.kind == RequestKind::Embedding { 0 } else { known.unwrap_or(whole) };
+        let lowered_min = least.saturating_add(call.thinking).min(allowed);
+        // Providers refuse a cap above what the model can write. Where nobody knows that, one is not guessed.
+        let lowered_max = if known.is_some() { allowed } else { allowed.min(OUTPUT_UNKNOWN).max(lowered_min) };
+        Bound { price, input, choices: call.choices.max(1), allowed, lowered_max, lowered_min }
+    }
+
+    /// What the call can use and cost if each answer has so many tokens.
+    fn at(&self, output: u64) -> (Usage, Spend) {
+        let usage = Usage::estimated(self.input, output.saturating_mul(self.choices));
+        let Spend { tokens, .. } = spend(None, &usage);
+        let cost = self.price.map(|price| price.cost_bound(usage.input, usage.output)).unwrap_or_default();
+        (usage, Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens })
+    }
+
+    fn most(&self) -> (Usage, Spend) {
+        self.at(self.allowed)
+    }
+
+    /// The most that a room takes, or the least that there can be of the call.
+    fn within(&self, room: Room) -> (Usage, Spend) {
+        let fits = |output: u64| room.takes(self.at(output).1);
+        // `low` is taken to fit, `high` not to.
+        let (mut low, mut high) = (self.lowered_min, self.lowered_max.saturating_add(1));
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if fits(middle) { low = middle } else { high = middle }
         }
-    };
-    let usage = Usage::estimated(input.max(expected.input), output.max(expected.output));
-    let Spend { tokens, .. } = spend(None, &usage);
-    let cost = price.map(|price| price.cost_bound(usage.input, usage.output)).unwrap_or_default();
-    (usage, Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens })
+        self.at(low)
+    }
+
+    /// The tokens of one answer out of those of all.
+    fn of_each(&self, output: u64) -> u64 {
+        output / self.choices
+    }
+
+    /// An expectation above the bound is none.
+    fn within_reason(&self, expected: Usage) -> Usage {
+        let most = self.most().0;
+        Usage::estimated(expected.input.min(most.input), expected.output.min(most.output))
+    }
 }
 
 /// What the call will probably use: its text, and what the model usually writes, at most its cap.

@@ -18,6 +18,8 @@ pub struct Exchange {
     pub(super) request_id: Option<HeaderValue>,
     /// Attempts so far, the current one included.
     pub(super) attempts: u32,
+    /// What the current attempt's answers are capped at, where the call itself allows more.
+    pub(super) lowered: Option<u64>,
     /// The status that the client saw.
     pub(super) status: Option<u16>,
     /// The routing rule that decided where it goes, the last one of a chain.
@@ -36,6 +38,7 @@ impl Exchange {
             arrived,
             request_id: None,
             attempts: 0,
+            lowered: None,
             status: None,
             rule: None,
             page: None,

@@ -163,6 +163,7 @@ impl Gateway {
         };
         about.kind = Some(kind);
         let caller = identify::identify(&snapshot.view, &self.state.hasher, &head.headers)?;
+        let _in_flight = self.guard.enter_key(caller.as_deref(), &snapshot.view.policy)?;
         let body_bytes_max = self.options.body_bytes_max.or(snapshot.view.client.body_bytes_max);
         let request = call::read(session, kind, body_bytes_max.unwrap_or(BODY_BYTES_MAX)).await?;
         about.model = Some(request.call.model.clone());

@@ -1,16 +1,14 @@
 //! One atomic cell for each limit and window.
 //!
-//! Invariant: `used` is spent plus held, and it alone decides about admission, in one
-//! compare-and-swap; so no interleaving admits what two separate numbers would have let through.
 //! A window that ends gets a fresh cell; a hold keeps the cell that admitted it.
 
-use crate::governance::judge::{Admission, Tally, admits};
+use super::cell::Counts;
+use crate::governance::judge::{Admission, Tally};
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Limit, LimitKey};
 use crate::state::journal::Mark;
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 /// What was spent and is held within one window of one limit.
 #[derive(Debug)]
@@ -18,20 +16,19 @@ pub struct Cell {
     key: LimitKey,
     mark: Mark,
     start: Timestamp,
-    used: AtomicI64,
-    spent: AtomicI64,
+    counts: Counts,
 }
 
 impl Cell {
     /// The first one of a limit; or one that no meter has, which what a journal tells is charged to.
     pub fn new(key: LimitKey, start: Timestamp, spent: i64) -> Cell {
-        Cell { mark: Mark::of(&key), key, start, used: AtomicI64::new(spent), spent: AtomicI64::new(spent) }
+        Cell { mark: Mark::of(&key), key, start, counts: Counts::new(spent) }
     }
 
     /// The next one of the same limit, with nothing spent.
     fn next(&self, start: Timestamp) -> Cell {
         let Cell { ref key, mark, .. } = *self;
-        Cell { key: key.clone(), mark, start, used: AtomicI64::new(0), spent: AtomicI64::new(0) }
+        Cell { key: key.clone(), mark, start, counts: Counts::new(0) }
     }
 
     pub fn key(&self) -> &LimitKey {
@@ -49,30 +46,22 @@ impl Cell {
     }
 
     pub fn tally(&self) -> Tally {
-        // Spent first: between the two loads a settlement can only make the held part look larger.
-        let spent = self.spent.load(Ordering::Acquire);
-        Tally { used: self.used.load(Ordering::Acquire), spent }
+        self.counts.tally()
+    }
+
+    /// Spent plus held.
+    pub(super) fn used(&self) -> i64 {
+        self.counts.used()
     }
 
     /// Sets `amount` aside, or changes nothing.
     pub(super) fn hold(&self, max: i64, amount: i64, admission: Admission) -> bool {
-        // What does not fit into the sum is refused: a saturated sum would forget what it was.
-        let admit = |used| if admits(max, used, amount, admission) { i64::checked_add(used, amount) } else { None };
-        self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, admit).is_ok()
+        self.counts.hold(max, amount, admission)
     }
 
     /// Turns what was held into what was spent.
     pub(super) fn settle(&self, held: i64, spent: i64) {
-        let add = |cell: &AtomicI64, amount: i128| {
-            let sum = |now: i64| {
-                let bounded = (i128::from(now) + amount).clamp(i128::from(i64::MIN), i128::from(i64::MAX));
-                i64::try_from(bounded).ok()
-            };
-            // Always `Some`, since it was clamped.
-            let _ = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, sum);
-        };
-        add(&self.spent, i128::from(spent));
-        add(&self.used, i128::from(spent) - i128::from(held));
+        self.counts.settle(held, spent);
     }
 }
 

@@ -58,8 +58,17 @@ impl Hold {
         Hold { outbox, clock, id, tag, shares: SmallVec::new(), estimate, place: None, sent: false }
     }
 
+    /// Sets the estimate aside at one limit.
     pub(super) fn add(&mut self, share: Share) {
         self.shares.push(share);
+    }
+
+    /// Gives back what was set aside so far, and has another estimate from now on.
+    pub(super) fn begin_again(&mut self, estimate: (Usage, Spend)) {
+        for Share { cell, held } in self.shares.drain(..) {
+            cell.settle(held, 0);
+        }
+        self.estimate = estimate;
     }
 
     /// Writes the attempt into the journal. False: there is no room for it.

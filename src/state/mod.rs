@@ -3,6 +3,8 @@
 //! `proxy` and `admin` meet only here: one reads the view and fills the outbox, the other publishes
 //! views. Nothing in here blocks.
 
+mod admission;
+mod cell;
 pub mod clock;
 pub mod counters;
 pub mod digest;
@@ -10,28 +12,28 @@ pub mod expectation;
 pub mod hold;
 pub mod journal;
 pub mod outbox;
+mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::governance::edit::{Edit, Restart};
 use crate::governance::entity::VIRTUAL_KEY_PREFIX;
-use crate::governance::judge::{Tally, explain};
-use crate::governance::refusal::{Exceeded, Refusal};
+use crate::governance::judge::Tally;
 use crate::governance::route::Live;
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
-use crate::governance::view::{Caller, Level, Limit, LimitKey, Measure, Slots, View};
+use crate::governance::view::{Caller, Limit, LimitKey, Slots, View};
+pub use admission::Room;
 use arc_swap::ArcSwap;
 use clock::Clock;
 use counters::Meter;
 use digest::KeyHasher;
 use expectation::Expectations;
-use hold::{Hold, Share, Spend};
+use hold::Spend;
 use imbl::Vector;
 use journal::Journal;
 use outbox::{CallTag, ChargeId, Outbox};
 use ring::rand::{SecureRandom, SystemRandom};
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -242,36 +244,6 @@ impl State {
         }
         self.snapshot.store(Arc::new(Snapshot { view, meters }));
     }
-
-    /// Sets aside what an attempt is expected to use, at every limit that applies or at none.
-    pub fn admit(&self, snapshot: &Snapshot, ask: Ask<'_>) -> Result<Hold, Refusal> {
-        if !self.outbox.reserve() {
-            return Err(Refusal::LedgerFull);
-        }
-        let now = ask.tag.admitted_at;
-        let (outbox, clock) = (Arc::clone(&self.outbox), self.clock.clone());
-        // From here on, dropping the hold gives everything back.
-        let mut hold = Hold::new(outbox, clock, self.ids.next(), ask.tag, (ask.usage, ask.spend));
-        let (provider, model) = (&hold.tag().provider, &hold.tag().model);
-        let limits = snapshot.view.limits(ask.caller, ask.config, provider, model, ask.upstream_model);
-        for limit in &limits {
-            let cell = snapshot.meter(limit).cell(limit, now);
-            let amount = ask.spend.of(limit.key.measure);
-            if !cell.hold(limit.max, amount, snapshot.view.policy.admission) {
-                let mut exceeded = snapshot.reported(&limits, now);
-                if exceeded.is_empty() {
-                    // All of them cleared meanwhile: the one that stopped us.
-                    exceeded.push(snapshot.explain(limit, cell.tally(), cell.start()));
-                }
-                return Err(Refusal::LimitReached(exceeded));
-            }
-            hold.add(Share { cell, held: amount });
-        }
-        if !hold.write_down(ask.bound) {
-            return Err(Refusal::LedgerFull);
-        }
-        Ok(hold)
-    }
 }
 
 /// How things stand at one instant, for those who decide where a request goes.
@@ -319,35 +291,6 @@ impl Snapshot {
         if let Some(cell) = meter.and_then(|meter| meter.current()).filter(|cell| *cell.key() == restart.key) {
             restart.at = restart.at.max(cell.start().plus(1));
         }
-    }
-
-    fn explain(&self, limit: &Limit, tally: Tally, start: Timestamp) -> Exceeded {
-        Exceeded { subject: self.view.subject(limit).map(Into::into), ..explain(limit, tally, start) }
-    }
-
-    /// Of all exhausted limits the one to report: both halves of one rate limit together.
-    pub fn reported(&self, limits: &[&Limit], now: Timestamp) -> Vec<Exceeded> {
-        let exhausted = limits.iter().filter_map(|limit| {
-            let (tally, start) = self.tally(limit, now);
-            (tally.used >= limit.max).then(|| self.explain(limit, tally, start))
-        });
-        let mut exhausted: Vec<Exceeded> = exhausted.collect();
-        exhausted.sort_by_key(rank);
-        let first = exhausted.first().map(rank);
-        exhausted.into_iter().take_while(|e| Some(rank(e)) == first).collect()
-    }
-}
-
-/// The order of checks: what is global before what is the caller's, at each rates before budgets, and
-/// the narrowest of the caller's levels first.
-fn rank(e: &Exceeded) -> (u8, bool, Reverse<Level>) {
-    let money = e.measure == Measure::Money;
-    match e.level {
-        Level::Provider => (0, money, Reverse(Level::Provider)),
-        // The config of this provider before that of all providers.
-        Level::ProviderModel => (1, money, Reverse(Level::Model)),
-        Level::Model => (1, money, Reverse(Level::ProviderModel)),
-        level => (2, money, Reverse(level)),
     }
 }
 

@@ -7,6 +7,7 @@
 use super::counters::Cell;
 use super::journal::{Journal, Place};
 use crate::governance::money::Nanos;
+use crate::governance::pricing::Price;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
@@ -42,10 +43,15 @@ pub struct Delta {
 #[derive(Debug, Clone)]
 pub struct CallTag {
     pub virtual_key: Option<Arc<str>>,
+    /// The key's team and customer as they are at that moment.
+    pub team: Option<Arc<str>>,
+    pub customer: Option<Arc<str>>,
     pub provider: Arc<str>,
     pub model: Arc<str>,
     pub kind: RequestKind,
     pub admitted_at: Timestamp,
+    /// What its usage is charged by. Absent: it has no price, or a dead process took it along.
+    pub price: Option<Arc<Price>>,
 }
 
 /// How an attempt ended, as the ledger records it.

@@ -1,14 +1,22 @@
 //! Money is conserved, whatever the order of things; and a window keeps what it admitted.
 
+mod interleavings;
+mod invariants;
+pub(crate) mod world;
+
 use super::*;
 use crate::governance::entity::{
     Budget, Customer, KeySet, Limits, ModelConfig, ModelSet, ProviderConfig, ProviderLimits, Quota, RateLimit, Team,
     VirtualKey,
 };
+use crate::governance::judge::Admission;
 use crate::governance::money::Nanos;
+use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
 use crate::governance::time::{Span, Window};
-use crate::governance::view::Digest;
+use crate::governance::view::{Digest, Measure, Policy};
+use crate::state::admission::Gates;
+use crate::state::hold::Hold;
 use crate::state::outbox::Ending;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -93,10 +101,13 @@ impl House {
         let snapshot = self.state.snapshot();
         let tag = CallTag {
             virtual_key: Some("vk".into()),
+            team: None,
+            customer: None,
             provider: "openai".into(),
             model: "m".into(),
             kind: RequestKind::ChatCompletion,
             admitted_at: self.state.clock.now(),
+            price: None,
         };
         let caller = snapshot.view.caller(&DIGEST).map(|caller| &**caller);
         let (usage, spend) = (Usage::default(), Spend { cost: Nanos::new(cost), tokens });
@@ -230,6 +241,41 @@ fn a_dropped_hold_settles_itself() {
     drop(sent);
     assert_eq!((house.tallies(), house.state.outbox().unwritten()), (vec![(30, 0)], 1));
     assert_eq!(house.state.outbox().take(9)[0].ending, Ending::Abandoned);
+}
+
+#[test]
+fn a_panic_settles_the_hold() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    for (sent, spent) in [(false, 0), (true, 30)] {
+        let mut hold = house.admit(30, 0).unwrap();
+        let call = std::panic::AssertUnwindSafe(move || {
+            if sent {
+                hold.mark_sent();
+            }
+            panic!("a fault in the middle of a call")
+        });
+        std::panic::catch_unwind(call).unwrap_err();
+        assert_eq!((house.tallies(), house.state.outbox().open_holds()), (vec![(spent, 0)], 0));
+    }
+    let entries = house.state.outbox().take(9);
+    assert_eq!(entries.iter().map(|e| (e.ending, e.cost.get())).collect::<Vec<_>>(), [(Ending::Abandoned, 30)]);
+}
+
+#[test]
+fn a_task_that_is_dropped_settles_its_hold() {
+    let house = House::with(key(vec![budget("b", 100, "1h")], None, (vec![], None)));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut hold = house.admit(30, 0).unwrap();
+    let task = runtime.spawn(async move {
+        hold.mark_sent();
+        std::future::pending::<()>().await;
+        hold.release(Ending::Completed);
+    });
+    runtime.block_on(tokio::task::yield_now());
+    assert_eq!(house.tallies(), [(0, 30)]);
+    task.abort();
+    runtime.block_on(task).unwrap_err();
+    assert_eq!((house.tallies(), house.state.outbox().unwritten()), (vec![(30, 0)], 1));
 }
 
 #[test]
@@ -483,6 +529,61 @@ fn threads_never_overspend() {
     let admitted: usize = spenders.collect::<Vec<_>>().into_iter().map(|t| t.join().unwrap()).sum();
     // Outbox places are 1000: every admitted call fits exactly.
     assert_eq!((admitted, house.tallies()), (1_000, vec![(50_000, 0)]));
+}
+
+#[test]
+fn a_race_that_is_lost_leaves_nothing_behind() {
+    let house = House::with(key(vec![budget("a", 1_000, "1h")], None, (vec![budget("b", 50, "1h")], None)));
+    // Between the look and the hold another call took all of the second.
+    let _other = house.admit(60, 0).unwrap();
+    let before = house.tallies();
+    let (snapshot, now) = (house.state.snapshot(), house.state.clock.now());
+    let caller = snapshot.view.caller(&DIGEST).map(|caller| &**caller);
+    let limits = snapshot.view.limits(caller, Some(0), "openai", "m", "m");
+    let mut mine = House::with(key(vec![], None, (vec![], None))).admit(0, 0).unwrap();
+    let offer = (Usage::default(), Spend { cost: Nanos::new(7), tokens: 0 });
+    assert!(!Gates::of(&snapshot, &limits, now).take(&mut mine, offer));
+    assert_eq!(house.tallies(), before);
+    mine.mark_sent();
+    settle(mine, 7, 0);
+    assert_eq!(house.tallies(), before);
+}
+
+#[test]
+fn a_thousand_calls_at_once_spend_what_there_is_and_no_more() {
+    for admission in [Admission::Remaining, Admission::NeverExceed] {
+        // For 50 calls; and other limits before and after that one, which are taken and given back.
+        let (limit, actual, bound) = (50 * 40, 40, 100);
+        let rates = Some(rate("r", Some(1 << 40), None));
+        let house = House::with(key(vec![budget("a", 1 << 40, "1h")], rates, (vec![budget("b", limit, "1h")], None)));
+        house.make(vec![Edit::Policy(Policy { admission, ..Policy::default() })]);
+        let call = || loop {
+            match house.admit(bound, 1) {
+                Ok(mut hold) => {
+                    hold.mark_sent();
+                    std::thread::yield_now();
+                    return settle(hold, actual, 1);
+                }
+                Err(refusal) if refusal.status() == 402 => return,
+                Err(refusal) => assert_eq!(refusal.retry_after(house.state.clock.now()), Some(1)),
+            }
+            std::thread::yield_now();
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| (0..50).for_each(|_| call()));
+            }
+        });
+        let [(a, 0), (tokens, 0), (b, 0)] = house.tallies()[..] else { panic!("{:?}", house.tallies()) };
+        assert_eq!((a, tokens), (b, b / actual), "a refusal left something behind");
+        let (least, most) = match admission {
+            Admission::Remaining => (limit, limit + actual),
+            // The last of it is less than the bound of one call, which here cannot be lowered.
+            Admission::NeverExceed => (limit - bound + 1, limit),
+        };
+        assert!((least..=most).contains(&b) && b >= limit * 95 / 100, "{b} of {limit} under {admission:?}");
+        assert_eq!(house.state.outbox().open_holds(), 0);
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -39,6 +39,12 @@ pub fn encryption_key(data_dir: &Path) -> Result<KeyFile, StoreError> {
     load_or_create(data_dir.join("encryption.key"))
 }
 
+/// The same where nothing may be made: absent if the file is not there.
+pub fn encryption_key_if_there(data_dir: &Path) -> Result<Option<Secret>, StoreError> {
+    let path = data_dir.join("encryption.key");
+    if path.exists() { read(&path).map(Some) } else { Ok(None) }
+}
+
 /// `<data dir>/admin.token`, for when no admin token is configured.
 pub fn admin_token(data_dir: &Path) -> Result<KeyFile, StoreError> {
     load_or_create(data_dir.join("admin.token"))

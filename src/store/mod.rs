@@ -1,12 +1,13 @@
 //! Where what is declared and settled spending are kept. Blocking on purpose: administrators' handlers call
 //! it off their runtime, the writer has a thread of its own, and a proxy worker never comes here.
 //!
-//! Invariant: ledger entries and balances change in one transaction, by deltas, once for each entry.
+//! Invariant: ledger entries, balances and roll-ups change in one transaction, by deltas, once for each entry.
 
 mod follow;
 pub mod journal;
 pub mod key_file;
 mod lock;
+mod question;
 mod record;
 mod seal;
 mod sqlite;
@@ -14,17 +15,20 @@ mod sqlite;
 pub(crate) mod tests;
 pub mod writer;
 
+use crate::governance::time::Timestamp;
 use crate::governance::view::LimitKey;
 use crate::state::Balance;
 use crate::state::outbox::Entry;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 pub use follow::Follow;
 pub use lock::DataLock;
+pub use question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSum, LedgerSums, UNITS};
 pub use record::{Actual, AuditEntry, AuditLine, AuditQuery, Loaded, NewReplay, Record, Replay, UnresolvedEntry};
-pub use sqlite::Store;
+pub use sqlite::{Kept, Store, Verified, backup, restore, verify};
 
 /// Where settled spending is kept. The seam for other backends; the writer knows nothing else.
 pub trait Ledger: Send {
@@ -37,7 +41,21 @@ pub trait Ledger: Send {
 
     /// Every limit that is declared.
     fn limits(&mut self) -> Result<Vec<LimitKey>, StoreError>;
+
+    /// The team and the customer of a virtual key, as they are now.
+    fn owners(&mut self, _virtual_key: &str) -> Result<Owners, StoreError> {
+        Ok((None, None))
+    }
+
+    /// Forgets a little of what is older than the operator keeps, if there is such. Called often, and each
+    /// time brief: settled calls wait meanwhile.
+    fn tidy(&mut self, _now: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
+
+/// A team's id and a customer's.
+pub type Owners = (Option<Arc<str>>, Option<Arc<str>>);
 
 /// What the store could not do, in one line, with its source. Never holds a secret.
 #[derive(Debug)]
@@ -60,6 +78,8 @@ pub enum StoreErrorKind {
     WrongEncryptionKey,
     /// Another process kept it locked for longer than we wait.
     Busy,
+    /// A question to the ledger was ended because it took too long.
+    TooLong,
     /// Another object of the kind has this name, or what else there may be one of.
     NameTaken,
     /// Another virtual key has this value.

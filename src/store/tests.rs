@@ -1,10 +1,13 @@
 //! One suite over a real file in a directory of its own.
 
 mod audit;
+mod books;
 mod changes;
+mod copies;
 mod entities;
 mod journal;
 mod ledger;
+mod simulator;
 mod upgrade;
 
 use super::*;
@@ -257,10 +260,13 @@ fn spend(state: &State, key: &VirtualKey, cost: i64) {
     let caller = snapshot.view.caller(&digest).map(|caller| &**caller);
     let tag = CallTag {
         virtual_key: Some(Arc::clone(&key.id)),
+        team: None,
+        customer: None,
         provider: "openai".into(),
         model: "m".into(),
         kind: RequestKind::ChatCompletion,
         admitted_at: state.clock.now(),
+        price: None,
     };
     let spend = Spend { cost: Nanos::new(cost), tokens: 2 };
     // What is held need not be what it comes to.

@@ -140,6 +140,7 @@ impl Pen {
             }
             let wrote = self.drain();
             self.look_at_others();
+            self.tidy();
             self.measure();
             pause = if wrote { INTERVAL } else { (pause * 2).min(BACKOFF_MAX) };
             if let Some(deadline) = deadline
@@ -175,6 +176,15 @@ impl Pen {
             Some(Ok(false)) => self.follow = None,
             Some(Err(error)) => tracing::warn!(%error, "cannot see what the predecessor spends; it is tried again"),
             Some(Ok(true)) | None => {}
+        }
+    }
+
+    /// Only while all is well: whoever waits for the ledger waits for entries.
+    fn tidy(&mut self) {
+        if self.batch.is_empty()
+            && let Err(error) = self.ledger.tidy(self.clock.now())
+        {
+            tracing::warn!(%error, "the ledger could not be tidied up; it is tried again");
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Metrics {
     unpriced: IntCounterVec,
     /// `tollgate_excess_charges_total{provider}`: charges above what was held for them.
     excess: IntCounterVec,
+    /// `tollgate_excess_nanodollars_total{provider}`: money billed beyond the most that calls could have come to.
+    excess_nanos: IntCounterVec,
     /// `tollgate_request_duration_seconds`: from the request's head to the end of its answer.
     duration: Histogram,
     /// `tollgate_first_byte_seconds`: from the request's head to the answer's first byte from a provider.
@@ -84,6 +86,11 @@ impl Metrics {
             estimated: counters("tollgate_estimated_charges_total", "Charges by estimate.", &["provider"]),
             unpriced: counters("tollgate_unpriced_calls_total", "Calls served without a price.", &["provider"]),
             excess: counters("tollgate_excess_charges_total", "Charges above their hold.", &["provider"]),
+            excess_nanos: counters(
+                "tollgate_excess_nanodollars_total",
+                "Money billed beyond the most that calls could have come to, in billionths of a dollar.",
+                &["provider"],
+            ),
             duration: seconds("tollgate_request_duration_seconds", "From request to the end of the answer."),
             first_byte: seconds("tollgate_first_byte_seconds", "From request to the provider's first byte."),
             open_holds: gauge("tollgate_open_holds", "Attempts admitted and not yet settled."),
@@ -157,6 +164,11 @@ impl Metrics {
 
     pub fn unpriced(&self, provider: &str) {
         self.unpriced.with_label_values(&[provider]).inc();
+    }
+
+    /// Counts what a provider billed beyond the bound that it was given.
+    pub fn beyond_bound(&self, provider: &str, nanos: u64) {
+        self.excess_nanos.with_label_values(&[provider]).inc_by(nanos);
     }
 
     pub fn excess(&self, provider: &str) {

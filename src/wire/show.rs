@@ -12,7 +12,7 @@ mod virtual_key;
 use serde_json::{Value, json};
 
 pub use super::client::{show_basic_auth as basic_auth, show_client_config as client_config};
-pub use limits::{Live, budget, dollars, owned_budget, owned_rate_limit, rate_limit};
+pub use limits::{Live, budget, dollars, owned_budget, owned_rate_limit, picos, rate_limit};
 pub use model_config::model_config;
 pub use owner::{CustomerRelations, TeamRelations, customer, team};
 pub use price_override::price_override;

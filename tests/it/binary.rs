@@ -17,11 +17,11 @@ pub fn tollgate() -> Command {
     command
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -127,6 +127,16 @@ impl Served {
 
     pub fn post(&self, body: &Value) -> reqwest::RequestBuilder {
         self.http.post(format!("{}/v1/chat/completions", self.proxy)).bearer_auth(KEY).json(body)
+    }
+
+    /// Waits until this process has written so many entries.
+    pub async fn written(&self, entries: u64) {
+        eventually("the ledger to be written", async || {
+            let request = self.http.get(format!("{}/metrics", self.admin)).bearer_auth(ADMIN_TOKEN);
+            let text = request.send().await.unwrap().text().await.unwrap();
+            text.contains(&format!("\ntollgate_ledger_written_entries_total {entries}\n"))
+        })
+        .await;
     }
 
     pub async fn quota(&self) -> Value {
@@ -364,12 +374,7 @@ fn what_was_written_survives_a_kill() {
         for _ in 0..5 {
             assert_eq!(served.post(&chat()).send().await.unwrap().status(), 200);
         }
-        eventually("the ledger to be written", async || {
-            let request = served.http.get(format!("{}/metrics", served.admin)).bearer_auth(ADMIN_TOKEN);
-            let text = request.send().await.unwrap().text().await.unwrap();
-            text.contains("\ntollgate_ledger_written_entries_total 5\n")
-        })
-        .await;
+        served.written(5).await;
         served.program.signal("KILL");
         served.program.end().await;
         served.again(&[]);

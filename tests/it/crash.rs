@@ -4,6 +4,7 @@
 //! `TOLLGATE_CRASH_KILLS` and `TOLLGATE_CRASH_SEED` make it longer, and different.
 
 use crate::binary::Served;
+use crate::database::verified;
 use crate::fake::answers::Good;
 use crate::fake::{Behaviour, Bill, Gate, Step};
 use crate::house::{ADMIN_TOKEN, Reply, chat, chat_stream, cost, eventually, nanos, runtime, soon};
@@ -143,6 +144,7 @@ fn a_kill_under_load_forgets_nothing() {
         served.program.signal("TERM");
         assert_eq!(served.program.end().await.code(), Some(0));
         let (books, billed) = (Books::read(&served), cost(served.fake.billed()));
+        verified(&served.config);
         let told = format!("{answers} answers, {billed} billed, {books:?}");
         assert!(answers > 20 && books.unresolved > 0, "{told}");
         assert!(books.cost >= billed, "less than was billed: {told}");
@@ -227,5 +229,6 @@ fn a_predecessor_that_is_killed_while_it_drains_is_charged_by_its_successor() {
         assert_eq!((books.unresolved, books.others, books.entries, books.cost), (1, 0, 3, spent), "{books:?}");
         assert_eq!(books.cost, 2 * cost(BILL) + books.unresolved_cost, "{books:?}");
         check_correction(&served, books.unresolved_cost).await;
+        verified(&served.config);
     });
 }

@@ -20,10 +20,13 @@ fn book(house: &House, key: &Value, id: u128, ending: Ending, nanos: i64) {
         id: ChargeId(id),
         tag: CallTag {
             virtual_key: Some(Arc::clone(&caller.key.id)),
+            team: caller.team_id(),
+            customer: caller.customer_id(),
             provider: "local".into(),
             model: "m".into(),
             kind: RequestKind::ChatCompletion,
             admitted_at: at,
+            price: None,
         },
         settled_at: at,
         ending,

@@ -11,6 +11,7 @@ mod document;
 mod explain;
 mod faults;
 mod ledger;
+mod ledger_query;
 mod limits;
 mod model_configs;
 mod owners;
@@ -265,10 +266,13 @@ impl House {
         let caller = snapshot.view.caller(&state.hasher.digest(value.as_bytes()))?;
         let tag = CallTag {
             virtual_key: Some(Arc::clone(&caller.key.id)),
+            team: caller.team_id(),
+            customer: caller.customer_id(),
             provider: "local".into(),
             model: "m".into(),
             kind: RequestKind::ChatCompletion,
             admitted_at: state.clock.now(),
+            price: None,
         };
         let spend = Spend { cost: Nanos::new(nanos), tokens: 7 };
         let usage = Usage::default();

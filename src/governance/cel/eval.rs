@@ -208,10 +208,12 @@ impl<'a, 's> Evaluation<'a, 's> {
 
     fn index(&mut self, of: &Value<'a>, key: &Value<'a>) -> Outcome<'a> {
         match (of, key) {
-            (Value::Map(entries), key) if is_key(key) || key.is_number() => self.entry(entries, key)?.ok_or_else(|| match key {
-                Value::Text(name) => Fault::missing(name),
-                key => Fault::missing(&format!("{key:?}")),
-            }),
+            (Value::Map(entries), key) if is_key(key) || key.is_number() => {
+                self.entry(entries, key)?.ok_or_else(|| match key {
+                    Value::Text(name) => Fault::missing(name),
+                    key => Fault::missing(&format!("{key:?}")),
+                })
+            }
             (of, Value::Text(name)) => self.member(of, name)?.ok_or_else(|| Fault::missing(name)),
             (of, key) => {
                 let at = match key {

@@ -17,6 +17,7 @@ use super::entity::{
 };
 use super::judge::Admission;
 use super::model_name;
+use super::money::Nanos;
 use super::pricing::{Catalog, UnknownModel};
 use super::request::RequestKind;
 use super::time::Timestamp;
@@ -67,13 +68,35 @@ pub struct View {
 }
 
 /// Settings of the config file that decide about requests.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     pub admission: Admission,
+    /// No answer is lowered to fewer tokens than this.
+    pub output_min: u64,
+    /// The most that one call may be able to cost. Absent: no cap.
+    pub request_cost_max: Option<Nanos>,
+    /// How many calls of one virtual key may be in flight at once. Absent: no cap.
+    pub in_flight_per_key_max: Option<u32>,
     /// Whether a key without provider configs may use everything, or nothing.
     pub allow_by_default: bool,
     pub unknown_model: UnknownModel,
 }
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            admission: Admission::default(),
+            output_min: OUTPUT_MIN,
+            request_cost_max: None,
+            in_flight_per_key_max: None,
+            allow_by_default: false,
+            unknown_model: UnknownModel::default(),
+        }
+    }
+}
+
+/// The least that OpenAI's responses take for a cap.
+const OUTPUT_MIN: u64 = 16;
 
 /// A virtual key as found, with every limit that applies to its calls.
 #[derive(Debug)]
@@ -495,6 +518,15 @@ impl Caller {
     /// The limits of the key and of its provider configs.
     pub fn own_limits(&self) -> impl Iterator<Item = &Limit> {
         self.limits.iter().chain(self.configs.iter().flat_map(|config| &config.limits))
+    }
+
+    pub fn team_id(&self) -> Option<Arc<str>> {
+        self.team.as_ref().map(|team| Arc::clone(&team.entity.id))
+    }
+
+    /// Of the team's customer, or the key's own.
+    pub fn customer_id(&self) -> Option<Arc<str>> {
+        self.customer.as_ref().map(|customer| Arc::clone(&customer.entity.id))
     }
 }
 

@@ -7,23 +7,24 @@
 //! | 0 | open: a mark and the checksum of the record; else zero | zero |
 //! | 1 | settled: a mark and the checksum of the settlement; else zero | |
 //! | 2 | the next slot of the record, counted from one; else zero | the same |
-//! | 3 to 15 | the settlement | record |
-//! | 16 to 63 | record | record |
+//! | 3 to 21 | the settlement | record |
+//! | 22 to 63 | record | record |
 //!
 //! Words 0 and 1 are written last, each in one store: a record is there whole or not at all, and what a power
-//! cut tore is known by its checksum. A change of this layout raises `VERSION`.
+//! cut tore is known by its checksum. A change of this layout raises `VERSION`. In version 1 the settlement
+//! ended with word 15; what it did not have reads as zero.
 
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
-use crate::governance::usage::{ServiceTier, Source, Usage};
+use crate::governance::usage::{Pictures, Quality, SearchContext, ServiceTier, Source, Usage};
 use crate::state::hold::Spend;
 use crate::state::journal::{Mark, Open, Settled};
 use crate::state::outbox::{CallTag, ChargeId, Ending};
 
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"TOLLJRNL");
 /// Codes of kinds, endings and tiers are positions in their lists, and part of the layout.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 
 pub(super) const WORD: usize = size_of::<u64>();
 /// A page, so that slots lie within pages.
@@ -35,8 +36,13 @@ pub(super) const SETTLED: usize = 1;
 pub(super) const LINK: usize = 2;
 /// Where a settlement stands, and what continues a record.
 pub(super) const AFTER_LINK: usize = 3;
-pub(super) const SETTLED_WORDS: usize = 13;
+pub(super) const SETTLED_WORDS: usize = 19;
 pub(super) const RECORD: usize = AFTER_LINK + SETTLED_WORDS;
+
+/// How many words a settlement has in a journal of this version.
+pub(super) const fn settled_words(version: u64) -> usize {
+    if version < 2 { 13 } else { SETTLED_WORDS }
+}
 
 const OPEN_MARK: u64 = 0xA1 << 56;
 const SETTLED_MARK: u64 = 0xB2 << 56;
@@ -100,7 +106,8 @@ pub(super) struct Left {
 
 /// Writes a record, word by word.
 pub(super) fn write(open: &Open<'_>, put: &mut impl FnMut(u64)) {
-    let CallTag { virtual_key, provider, model, kind, admitted_at } = open.tag;
+    // A key's team and customer are looked up again: they hardly ever change, and would need a second slot.
+    let CallTag { virtual_key, provider, model, kind, admitted_at, .. } = open.tag;
     let [virtual_key, provider, model] = [virtual_key.as_deref().unwrap_or(""), provider, model].map(cut);
     let length = |text: &str| text.len() as u64;
     let key_length = if open.tag.virtual_key.is_some() { length(virtual_key) } else { NO_TEXT };
@@ -162,7 +169,14 @@ pub(super) fn read(next: &mut impl FnMut() -> Option<u64>) -> Option<Left> {
 
 pub(super) fn write_settled(settled: &Settled) -> [u64; SETTLED_WORDS] {
     let Settled { at, ending, usage, spend } = settled;
-    let codes = *ending as u64 | (usage.tier as u64) << 16 | u64::from(usage.source == Source::Estimated) << 32;
+    let codes = *ending as u64
+        | (usage.tier as u64) << 16
+        | u64::from(usage.source == Source::Estimated) << 32
+        | (usage.search_context as u64) << 33
+        | u64::from(usage.reported_cost.is_some()) << 35
+        | (usage.input_pictures.quality as u64) << 36
+        | (usage.output_pictures.quality as u64) << 40
+        | u64::from(usage.sessions) << 48;
     [
         word(at.millis()),
         codes,
@@ -177,15 +191,22 @@ pub(super) fn write_settled(settled: &Settled) -> [u64; SETTLED_WORDS] {
         usage.output,
         usage.reasoning,
         usage.audio_output,
+        usage.image_output,
+        pair(usage.characters, usage.input_millis),
+        pair(usage.output_millis, usage.searches),
+        pictures(&usage.input_pictures),
+        pictures(&usage.output_pictures),
+        word(usage.reported_cost.unwrap_or_default().get()),
     ]
 }
 
 pub(super) fn read_settled(words: &[u64; SETTLED_WORDS]) -> Option<Settled> {
     let [at, codes, cost, tokens, input, cache_read, cache_write, cache_write_long, rest @ ..] = *words;
-    let [audio_input, image_input, output, reasoning, audio_output] = rest;
-    let ending = *Ending::ALL.get(position(codes & 0xFFFF)?)?;
-    let tier = *TIERS.get(position(codes >> 16 & 0xFFFF)?)?;
-    let source = if codes >> 32 == 0 { Source::Exact } else { Source::Estimated };
+    let [audio_input, image_input, output, reasoning, audio_output, image_output, rest @ ..] = rest;
+    let [first_pair, second_pair, input_pictures, output_pictures, reported] = rest;
+    let code = |at: u32, bits: u32| position(codes >> at & ((1 << bits) - 1));
+    let ending = *Ending::ALL.get(code(0, 16)?)?;
+    let ((characters, input_millis), (output_millis, searches)) = (apart(first_pair), apart(second_pair));
     let usage = Usage {
         input,
         cache_read,
@@ -196,11 +217,42 @@ pub(super) fn read_settled(words: &[u64; SETTLED_WORDS]) -> Option<Settled> {
         output,
         reasoning,
         audio_output,
-        tier,
-        source,
+        image_output,
+        characters,
+        input_millis,
+        output_millis,
+        input_pictures: read_pictures(input_pictures, *Quality::ALL.get(code(36, 4)?)?),
+        output_pictures: read_pictures(output_pictures, *Quality::ALL.get(code(40, 4)?)?),
+        searches,
+        search_context: *SearchContext::ALL.get(code(33, 2)?)?,
+        sessions: u16::try_from(codes >> 48).ok()?,
+        reported_cost: (codes >> 35 & 1 == 1).then_some(Nanos::new(signed(reported))),
+        tier: *TIERS.get(code(16, 16)?)?,
+        source: if codes >> 32 & 1 == 0 { Source::Exact } else { Source::Estimated },
     };
     let spend = Spend { cost: Nanos::new(signed(cost)), tokens: signed(tokens) };
     Some(Settled { at: instant(at), ending, usage, spend })
+}
+
+/// Two numbers in one word, and how they are told apart.
+const fn pair(low: u32, high: u32) -> u64 {
+    low as u64 | (high as u64) << 32
+}
+
+const fn apart(word: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+    (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+}
+
+/// All but their quality, which is among the codes.
+const fn pictures(pictures: &Pictures) -> u64 {
+    pair(pictures.count, pictures.width as u32 | (pictures.height as u32) << 16)
+}
+
+const fn read_pictures(word: u64, quality: Quality) -> Pictures {
+    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+    let (width, height) = (u16::from_le_bytes([e, f]), u16::from_le_bytes([g, h]));
+    Pictures { count: u32::from_le_bytes([a, b, c, d]), width, height, quality }
 }
 
 fn cut(text: &str) -> &str {
@@ -253,8 +305,54 @@ mod tests {
         for (code, tier) in TIERS.iter().enumerate() {
             assert_eq!(*tier as usize, code);
         }
+        for (code, quality) in Quality::ALL.iter().enumerate() {
+            assert_eq!(*quality as usize, code);
+        }
+        for (code, context) in SearchContext::ALL.iter().enumerate() {
+            assert_eq!(*context as usize, code);
+        }
         let kinds = RequestKind::ALL.map(RequestKind::as_str);
         assert_eq!(kinds[..5], ["chat_completion", "text_completion", "responses", "embedding", "list_models"]);
         assert_eq!(kinds.len(), 24);
+    }
+
+    #[test]
+    fn a_settlement_reads_back_whole() {
+        let usage = Usage {
+            input: 1,
+            cache_read: 2,
+            cache_write: 3,
+            cache_write_long: 4,
+            audio_input: 5,
+            image_input: 6,
+            output: 7,
+            reasoning: 8,
+            audio_output: 9,
+            image_output: u64::MAX,
+            characters: u32::MAX,
+            input_millis: 12,
+            output_millis: 13,
+            input_pictures: Pictures { count: 14, width: 15, height: 16, quality: Quality::Low },
+            output_pictures: Pictures { count: u32::MAX, width: u16::MAX, height: u16::MAX, quality: Quality::Hd },
+            searches: 18,
+            search_context: SearchContext::Low,
+            sessions: u16::MAX,
+            reported_cost: Some(Nanos::new(19)),
+            tier: ServiceTier::Priority,
+            source: Source::Estimated,
+        };
+        let check = |usage: Usage| {
+            let spend = Spend { cost: Nanos::new(20), tokens: 21 };
+            let settled = Settled { at: Timestamp::from_millis(22), ending: Ending::ClientGone, usage, spend };
+            let words = write_settled(&settled);
+            assert_eq!(read_settled(&words), Some(settled));
+            words
+        };
+        check(usage);
+        check(Usage { reported_cost: Some(Nanos::ZERO), source: Source::Exact, ..Usage::default() });
+        // What version 1 wrote is the beginning of what is written now.
+        let words = check(Usage { input: 1, audio_output: 2, source: Source::Estimated, ..Usage::default() });
+        assert!(words[settled_words(1)..].iter().all(|word| *word == 0));
+        assert_eq!(words[1], Ending::ClientGone as u64 | 1 << 32);
     }
 }

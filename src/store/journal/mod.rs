@@ -11,6 +11,7 @@
 //! that was freed as never sent, which is then charged as unresolved; and of the last seconds it may lack calls
 //! that were open. File systems that copy on write (btrfs, ZFS) can run full all the same.
 
+mod aside;
 mod free;
 mod layout;
 mod map;
@@ -19,6 +20,7 @@ mod recover;
 use super::{Ledger, StoreError, StoreErrorKind};
 use crate::governance::time::Timestamp;
 use crate::state::journal::{Journal, Open, Place, Settled};
+pub use aside::Leftover;
 use free::FreeList;
 use layout::{
     AFTER_LINK, Check, HEADER_WORDS, LINK, MAGIC, RECORD, SETTLED, SETTLED_WORDS, SLOT_WORDS, STATE, VERSION, WORD,
@@ -118,7 +120,7 @@ impl MappedJournal {
     fn on(file: File, slots: u32, allocate: Allocate) -> io::Result<MappedJournal> {
         let prepare = || {
             allocate(&file, bytes(slots))?;
-            let header = Header { slots, boot: boot_id() };
+            let header = Header::new(slots, boot_id());
             file.write_all_at(&header.bytes(), 0)?;
             file.sync_all()
         };
@@ -224,6 +226,7 @@ fn previous(link: u64) -> Option<u32> {
 /// What the file says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
+    pub(super) version: u64,
     pub(super) slots: u32,
     pub(super) boot: u128,
 }
@@ -231,9 +234,13 @@ pub(super) struct Header {
 const HEADER_BYTES: usize = 7 * WORD;
 
 impl Header {
+    pub(super) const fn new(slots: u32, boot: u128) -> Header {
+        Header { version: VERSION, slots, boot }
+    }
+
     pub(super) fn bytes(self) -> [u8; HEADER_BYTES] {
         let boot = [0, 64].map(|shift| u64::try_from(self.boot >> shift & u128::from(u64::MAX)).unwrap_or(0));
-        let mut words = [MAGIC, VERSION, SLOT_WORDS as u64, u64::from(self.slots), boot[0], boot[1], 0];
+        let mut words = [MAGIC, self.version, SLOT_WORDS as u64, u64::from(self.slots), boot[0], boot[1], 0];
         words[6] = words[..6].iter().fold(Check::START, |check, word| check.with(*word)).sum();
         let mut bytes = [0; HEADER_BYTES];
         for (to, word) in bytes.chunks_exact_mut(WORD).zip(words) {
@@ -261,7 +268,7 @@ impl Header {
             return Ok(Err((StoreErrorKind::NewerSchema, why)));
         }
         let Ok(slots) = u32::try_from(word(3)) else { return damaged("is damaged") };
-        let header = Header { slots, boot: u128::from(word(5)) << 64 | u128::from(word(4)) };
+        let header = Header { version: word(1), slots, boot: u128::from(word(5)) << 64 | u128::from(word(4)) };
         if header.bytes() != bytes || length < self::bytes(slots) {
             return damaged("is damaged");
         }

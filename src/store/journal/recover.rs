@@ -4,8 +4,8 @@
 //! Invariant: bringing it in twice, or when the ledger has it already, changes nothing.
 
 use super::layout::{
-    self, AFTER_LINK, Check, HEADER_WORDS, LINK, Left, RECORD, SETTLED, SETTLED_WORDS, SLOT_WORDS, STATE, WORD,
-    open_state, settled_state,
+    self, AFTER_LINK, Check, HEADER_WORDS, LINK, Left, SETTLED, SETTLED_WORDS, SLOT_WORDS, STATE, WORD, open_state,
+    settled_state,
 };
 use super::{Header, boot_id, failed, lock, previous};
 use crate::governance::money::Nanos;
@@ -132,7 +132,7 @@ pub(super) fn recover(
             StoreError::new(kind, what)
         })?;
         let Some(header) = header else { continue };
-        let found = Image { file, slots: header.slots }.read().map_err(|error| failed("read", path, error))?;
+        let found = Image::of(file, header).read().map_err(|error| failed("read", path, error))?;
         recovered.other_boot |= header.boot != boot_id() && !found.is_empty();
         left.extend(found);
     }
@@ -145,6 +145,15 @@ pub(super) fn recover(
     Ok(recovered)
 }
 
+/// Whether calls stand in this journal, or what cannot be read and may be such.
+pub(super) fn holds_calls(file: &File) -> bool {
+    match Header::read(file) {
+        Ok(Ok(None)) => false,
+        Ok(Ok(Some(header))) => Image::of(file, header).read().map_or(true, |found| !found.is_empty()),
+        Ok(Err(_)) | Err(_) => true,
+    }
+}
+
 fn bring_in(
     left: Vec<Option<Left>>,
     recovered: &mut Recovered,
@@ -153,8 +162,13 @@ fn bring_in(
 ) -> Result<usize, StoreError> {
     let limits: HashMap<Mark, LimitKey> = ledger.limits()?.into_iter().map(|key| (Mark::of(&key), key)).collect();
     let whole = left.len();
-    let entries: Vec<Entry> = left.into_iter().flatten().map(|left| entry(left, &limits, recovered, now)).collect();
+    let mut entries: Vec<Entry> = left.into_iter().flatten().map(|left| entry(left, &limits, recovered, now)).collect();
     recovered.torn += whole - entries.len();
+    for tag in entries.iter_mut().map(|entry| &mut entry.tag) {
+        if let Some(key) = &tag.virtual_key {
+            (tag.team, tag.customer) = ledger.owners(key)?;
+        }
+    }
     ledger.append(&entries)
 }
 
@@ -190,10 +204,13 @@ fn entry(left: Left, limits: &HashMap<Mark, LimitKey>, recovered: &mut Recovered
         place: None,
         tag: CallTag {
             virtual_key: left.virtual_key.map(Into::into),
+            team: None,
+            customer: None,
             provider: left.provider.into(),
             model: left.model.into(),
             kind: left.kind,
             admitted_at: left.admitted_at,
+            price: None,
         },
     }
 }
@@ -202,11 +219,16 @@ fn entry(left: Left, limits: &HashMap<Mark, LimitKey>, recovered: &mut Recovered
 struct Image<'a> {
     file: &'a File,
     slots: u32,
+    /// As many as its version has.
+    settled_words: usize,
 }
 
 type Slot = [u64; SLOT_WORDS];
 
-impl Image<'_> {
+impl<'a> Image<'a> {
+    const fn of(file: &'a File, header: Header) -> Image<'a> {
+        Image { file, slots: header.slots, settled_words: layout::settled_words(header.version) }
+    }
     /// Every record, and `None` for each that is torn.
     fn read(&self) -> io::Result<Vec<Option<Left>>> {
         let mut found = Vec::new();
@@ -231,22 +253,30 @@ impl Image<'_> {
     }
 
     fn record(&self, first: &Slot) -> io::Result<Option<Left>> {
-        let mut eye = Eye { image: self, slot: *first, at: RECORD, check: Check::START, turns: 0, fault: None };
+        let mut eye =
+            Eye { image: self, slot: *first, at: self.record_at(), check: Check::START, turns: 0, fault: None };
         let read = layout::read(&mut || eye.next());
         let check = eye.check.with(eye.slot[LINK]).sum();
         if let Some(fault) = eye.fault {
             return Err(fault);
         }
         let whole = eye.slot[LINK] == 0 && open_state(check) == first[STATE];
-        Ok(read.filter(|_| whole).map(|left| Left { settled: settled(first, check), ..left }))
+        Ok(read.filter(|_| whole).map(|left| Left { settled: self.settled(first, check), ..left }))
     }
-}
 
-/// How the attempt ended, if that was written to its end.
-fn settled(first: &Slot, check: u64) -> Option<Settled> {
-    let words: &[u64; SETTLED_WORDS] = first[AFTER_LINK..].first_chunk()?;
-    let check = words.iter().fold(Check::seeded(check), |check, word| check.with(*word)).sum();
-    layout::read_settled(words).filter(|_| first[SETTLED] == settled_state(check))
+    /// Where a record begins in its first slot.
+    fn record_at(&self) -> usize {
+        AFTER_LINK + self.settled_words
+    }
+
+    /// How the attempt ended, if that was written to its end.
+    fn settled(&self, first: &Slot, check: u64) -> Option<Settled> {
+        let written = &first[AFTER_LINK..self.record_at()];
+        let check = written.iter().fold(Check::seeded(check), |check, word| check.with(*word)).sum();
+        let mut words = [0; SETTLED_WORDS];
+        words.iter_mut().zip(written).for_each(|(word, written)| *word = *written);
+        layout::read_settled(&words).filter(|_| first[SETTLED] == settled_state(check))
+    }
 }
 
 /// Reads a record over as many slots as it has.
@@ -295,4 +325,59 @@ fn words(bytes: &[u8]) -> Slot {
         *word = u64::from_ne_bytes(bytes.try_into().expect("a word is eight bytes"));
     }
     slot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::governance::request::RequestKind;
+    use crate::governance::usage::Usage;
+    use crate::state::hold::Spend;
+    use crate::state::journal::Open;
+    use crate::state::outbox::ChargeId;
+    use crate::store::tests::TempDir;
+
+    /// What version 1 wrote: the same words, but the settlement ends with word 15 and the record begins there.
+    #[test]
+    fn journals_of_the_first_version_are_read() {
+        let tag = CallTag {
+            virtual_key: Some("a key".into()),
+            team: None,
+            customer: None,
+            provider: "openai".into(),
+            model: "gpt-4o".into(),
+            kind: RequestKind::Responses,
+            admitted_at: Timestamp::from_millis(5),
+            price: None,
+        };
+        let spend = |cost, tokens| Spend { cost: Nanos::new(cost), tokens };
+        let bound = (Usage::estimated(700, 30), spend(9_000, 730));
+        let open = Open { id: ChargeId(1 << 77 | 3), tag: &tag, held: spend(8_000, 600), bound, shares: &[] };
+        let usage = Usage { input: 3, cache_write_long: 4, audio_output: 5, ..Usage::default() };
+        let settled = Settled { at: Timestamp::from_millis(6), ending: Ending::Completed, usage, spend: spend(70, 12) };
+        let mut slot: Slot = [0; SLOT_WORDS];
+        let (mut at, mut check) = (16, Check::START);
+        layout::write(&open, &mut |word| {
+            (slot[at], check) = (word, check.with(word));
+            at += 1;
+        });
+        let check = check.with(slot[LINK]).sum();
+        slot[STATE] = open_state(check);
+        let words = &layout::write_settled(&settled)[..13];
+        slot[AFTER_LINK..16].copy_from_slice(words);
+        slot[SETTLED] = settled_state(words.iter().fold(Check::seeded(check), |check, word| check.with(*word)).sum());
+
+        let dir = TempDir::new();
+        let path = dir.path().join("journal");
+        let file = File::options().create_new(true).read(true).write(true).open(&path).unwrap();
+        file.set_len(super::super::bytes(2)).unwrap();
+        file.write_all_at(&Header { version: 1, ..Header::new(2, 7) }.bytes(), 0).unwrap();
+        let bytes: Vec<u8> = slot.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        file.write_all_at(&bytes, self::at(1)).unwrap();
+        let header = Header::read(&file).unwrap().unwrap().unwrap();
+        let settled_words = layout::settled_words(header.version);
+        let mut left = Image { file: &file, slots: header.slots, settled_words }.read().unwrap();
+        let left = left.pop().unwrap().unwrap();
+        assert_eq!((left.id, &*left.model, left.bound, left.settled), (open.id, "gpt-4o", bound, Some(settled)));
+    }
 }

@@ -2,8 +2,10 @@
 //! them since. Nothing in the ledger is ever changed: a correction is one more entry.
 
 use super::audit;
-use super::ledger::add_to_known;
-use super::row::{damaged, instant};
+use super::charge::{self, Said};
+use super::intern;
+use super::rollup::Rollup;
+use super::row::{self, damaged, instant};
 use crate::governance::money::Nanos;
 use crate::governance::request::RequestKind;
 use crate::governance::time::Timestamp;
@@ -77,15 +79,22 @@ pub(super) fn correct(
     let cost = after.cost.get().saturating_sub(before.cost.get());
     let more = |new: i64, old: i64| new.saturating_sub(old);
     let (input, output) = (more(after.input, before.input), more(after.output, before.output));
+    let bytes = correction.0.to_be_bytes();
+    let said = Said::difference(cost, input.saturating_add(output));
+    let adjustments = adjust(tx, id, (&bytes, before.admitted_at), said)?;
+    let keys: Vec<&LimitKey> = adjustments.iter().map(|adjustment| &adjustment.key).collect();
+    let charged = intern::charge_of(tx, &keys)?;
+    let account: Option<i64> =
+        row::find(tx, "SELECT account FROM ledger WHERE id = ?1", [&id.0.to_be_bytes()[..]])?.flatten();
     let mut insert = tx.prepare_cached(
         "INSERT INTO ledger
             (id, admitted_at, settled_at, virtual_key_id, provider, model, kind, ending, estimated, tier, input,
              cache_read, cache_write, cache_write_long, audio_input, image_input, output, reasoning, audio_output,
-             cost_nanos, corrects)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 'standard', ?9, 0, 0, 0, 0, 0, ?10, 0, 0, ?11, ?12)",
+             cost_nanos, corrects, account, charged)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 'standard', ?9, 0, 0, 0, 0, 0, ?10, 0, 0, ?11, ?12, ?13, ?14)",
     )?;
     insert.execute(params![
-        &correction.0.to_be_bytes()[..],
+        &bytes[..],
         before.admitted_at.millis(),
         at.millis(),
         before.virtual_key,
@@ -97,13 +106,25 @@ pub(super) fn correct(
         output,
         cost,
         &id.0.to_be_bytes()[..],
+        account,
+        charged,
     ])?;
-    let adjustments = adjust(tx, id, cost, input.saturating_add(output))?;
+    if let Some(account) = account {
+        let mut sums = Rollup::default();
+        sums.amend(account, before.admitted_at, [input, 0, 0, 0, 0, 0, output, 0, 0, 0], Nanos::new(cost));
+        sums.write(tx)?;
+    }
     audit::append(tx, &record(&before, &after))?;
     Ok((adjustments, after))
 }
 
-fn adjust(tx: &Transaction<'_>, id: ChargeId, cost: i64, tokens: i64) -> Result<Vec<Adjustment>, StoreError> {
+/// Changes the balances of the windows that the entry was charged to, as far as they are kept.
+fn adjust(
+    tx: &Transaction<'_>,
+    id: ChargeId,
+    correction: (&[u8], Timestamp),
+    said: Said,
+) -> Result<Vec<Adjustment>, StoreError> {
     let mut windows = tx.prepare_cached(
         "SELECT limit_id, measure, window_start FROM unresolved_windows WHERE entry_id = ?1 AND measure <> 'requests'",
     )?;
@@ -112,9 +133,9 @@ fn adjust(tx: &Transaction<'_>, id: ChargeId, cost: i64, tokens: i64) -> Result<
     while let Some(row) = rows.next()? {
         let measure: String = row.get(1)?;
         let measure = Measure::from_name(&measure).ok_or_else(|| damaged("window", &measure))?;
-        let amount = if measure == Measure::Money { cost } else { tokens };
+        let amount = said.of(measure);
         let (key, start) = (LimitKey { id: row.get(0)?, measure }, instant(row, "window_start")?);
-        if amount != 0 && add_to_known(tx, &key, start, amount)? {
+        if amount != 0 && charge::amend(tx, correction, said, (&key, start), amount)? {
             adjustments.push(Adjustment { key, start, amount });
         }
     }

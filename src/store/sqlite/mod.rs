@@ -1,12 +1,16 @@
 //! The store in one SQLite file: entities behind a connection that administrators share, the ledger
-//! behind one of its own.
+//! behind one of its own, and another one for those who ask it.
 //!
 //! Every write is one immediate transaction; nothing is half done, whenever the process dies.
 
+mod ask;
 pub(super) mod audit;
 mod change;
+mod charge;
+mod copy;
 mod correction;
 mod declared;
+mod intern;
 mod ledger;
 mod limits;
 mod load;
@@ -16,12 +20,16 @@ mod price_override;
 mod provider;
 mod provider_limits;
 pub(super) mod replay;
+mod retention;
+mod rollup;
 mod row;
 mod rule;
 mod schema;
 mod settings;
+mod verify;
 mod virtual_key;
 
+use super::question::{Cursor, Group, Keep, LedgerEntry, LedgerFilter, LedgerSums};
 use super::record::{Actual, AuditEntry, AuditQuery, Loaded, Record, Replay, UnresolvedEntry};
 use super::seal::{ROUNDS, SealError, Sealer, random};
 use super::{Ledger, StoreError, StoreErrorKind, key_file};
@@ -32,6 +40,7 @@ use crate::governance::view::LimitKey;
 use crate::state::digest::KeyHasher;
 use crate::state::outbox::ChargeId;
 use crate::state::{Adjustment, Balance};
+pub use copy::{Kept, backup, restore};
 use rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use schema::Found;
@@ -39,11 +48,18 @@ use std::collections::HashMap;
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
+pub use verify::{Verified, verify};
 
 /// How long a write waits for another process before it is reported as busy.
 const BUSY_TIMEOUT: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
+
+/// How long one look at the ledger may take. What it sees is held for so long, and what the writer adds meanwhile
+/// cannot go from its log into the file.
+const LOOK_MAX: Duration = Duration::from_secs(if cfg!(test) { 5 } else { 20 });
 
 /// More than there are different ones.
 const STATEMENTS_KEPT: usize = 128;
@@ -53,6 +69,9 @@ const STATEMENTS_KEPT: usize = 128;
 pub struct Store {
     path: PathBuf,
     sealer: Sealer,
+    /// For questions to the ledger, which may take a while: they wait for each other, and nobody for them. It
+    /// stands first because the connection that is closed last tidies up, and this one may write nothing.
+    questions: Mutex<Connection>,
     connection: Mutex<Connection>,
 }
 
@@ -94,7 +113,8 @@ impl Store {
             "DELETE FROM balances WHERE limit_id NOT IN (SELECT id FROM budgets UNION ALL SELECT id FROM rate_limits)",
             (),
         )?;
-        Ok(Store { path: path.to_owned(), sealer, connection: Mutex::new(connection) })
+        let questions = Mutex::new(connect_read_only(path)?);
+        Ok(Store { path: path.to_owned(), sealer, questions, connection: Mutex::new(connection) })
     }
 
     /// What digests of presented virtual keys are made with.
@@ -102,11 +122,16 @@ impl Store {
         self.sealer.hasher().clone()
     }
 
-    /// A ledger with a connection of its own, for the writer's thread.
+    /// A ledger with a connection of its own, for the writer's thread. It forgets nothing.
     pub fn ledger(&self) -> Result<Box<dyn Ledger>, StoreError> {
+        self.ledger_keeping(Keep::FOREVER)
+    }
+
+    /// The same, and what is older than `keep` goes by and by.
+    pub fn ledger_keeping(&self, keep: Keep) -> Result<Box<dyn Ledger>, StoreError> {
         let connection =
             connect(&self.path).map_err(|e| e.doing(|| format!("open the ledger {}", self.path.display())))?;
-        Ok(Box::new(ledger::SqliteLedger::new(connection)))
+        Ok(Box::new(ledger::SqliteLedger::new(connection, keep)))
     }
 
     /// Everything stored.
@@ -155,6 +180,26 @@ impl Store {
         self.read("read the balances", ledger::balances)
     }
 
+    /// Entries of the ledger, newest first, behind `after`; at most `most`.
+    pub fn ledger_entries(
+        &self,
+        filter: &LedgerFilter,
+        after: Option<Cursor>,
+        most: usize,
+    ) -> Result<Vec<LedgerEntry>, StoreError> {
+        self.ask("read the ledger", |connection| ask::entries(connection, filter, after, most))
+    }
+
+    /// Sums of the ledger, told apart by `groups`. Absent if there are more groups than `most`.
+    pub fn ledger_sums(
+        &self,
+        filter: &LedgerFilter,
+        groups: &[Group],
+        most: usize,
+    ) -> Result<Option<LedgerSums>, StoreError> {
+        self.ask("sum up the ledger", |connection| ask::sums(connection, filter, groups, most))
+    }
+
     /// The values of virtual keys, for answers to administrators. Unknown ids are left out.
     pub fn virtual_key_values<'a>(
         &self,
@@ -182,6 +227,32 @@ impl Store {
 
     fn read<T>(&self, doing: &str, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         work(&self.connection()).map_err(|error| error.doing(|| self.naming(doing)))
+    }
+
+    /// One consistent look at the ledger, for so long at most.
+    fn ask<T>(&self, doing: &str, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut connection = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, waiting) = channel::<()>();
+        let handle = connection.get_interrupt_handle();
+        let interrupt = move || {
+            let mut patience = LOOK_MAX;
+            // It ends what runs at the moment, and perhaps nothing does: so again, until all is over.
+            while waiting.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                handle.interrupt();
+                patience = Duration::from_millis(10);
+            }
+        };
+        let looked = thread::scope(|scope| {
+            let watch = thread::Builder::new().name("look-limit".to_owned()).spawn_scoped(scope, interrupt);
+            let watch = watch.map_err(|error| StoreError::new(StoreErrorKind::Other, "").because(error))?;
+            let look = connection.transaction_with_behavior(TransactionBehavior::Deferred).map_err(StoreError::from)?;
+            let looked = work(&look);
+            // The end of the transaction is not interrupted.
+            drop(done);
+            let _ = watch.join();
+            looked
+        });
+        looked.map_err(|error| error.doing(|| self.naming(doing)))
     }
 
     fn write<T>(
@@ -224,6 +295,14 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    Ok(connection)
+}
+
+fn connect_read_only(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
     Ok(connection)
 }
 
@@ -279,9 +358,33 @@ impl From<rusqlite::Error> for StoreError {
         let kind = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreErrorKind::Busy,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreErrorKind::Damaged,
+            Some(ErrorCode::OperationInterrupted) => StoreErrorKind::TooLong,
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => StoreErrorKind::Open,
             _ => StoreErrorKind::Other,
         };
         StoreError::new(kind, String::new()).because(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::TempDir;
+
+    #[test]
+    fn a_question_without_end_is_ended_and_the_next_one_is_answered() {
+        let dir = TempDir::new();
+        let store =
+            Store::open(&dir.path().join("t.db"), &Secret::new("a key of more than sixteen characters")).unwrap();
+        let count = |most: i64| {
+            store.ask("count", |db| {
+                let sql =
+                    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?1) SELECT count(*) FROM n";
+                Ok(db.query_row(sql, [most], |row| row.get::<_, i64>(0))?)
+            })
+        };
+        let error = count(-1).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::TooLong, "{error}");
+        assert_eq!(count(9).unwrap(), 9);
     }
 }

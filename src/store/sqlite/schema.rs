@@ -18,7 +18,11 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("0001_first.sql")),
     M::up(include_str!("0002_governance.sql")).foreign_key_check(),
     M::up(include_str!("0003_journal.sql")),
+    M::up(include_str!("0004_ledger.sql")),
 ];
+
+/// The version that this program writes.
+pub(super) const SCHEMA_VERSION: usize = MIGRATIONS.len();
 
 /// What a file is before we touch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

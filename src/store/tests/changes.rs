@@ -138,8 +138,12 @@ fn objects_exchange_what_there_is_one_of() {
             customer("c", own(&["c-b"], Some("c-r"))),
         ])
         .unwrap();
-    house.raw_execute("INSERT INTO balances SELECT id, 'money', 0, 7 FROM budgets");
-    house.raw_execute("INSERT INTO balances SELECT id, 'tokens', 0, 9 FROM rate_limits");
+    house.raw_execute(
+        "INSERT INTO balances (limit_id, measure, window_start, spent) SELECT id, 'money', 0, 7 FROM budgets",
+    );
+    house.raw_execute(
+        "INSERT INTO balances (limit_id, measure, window_start, spent) SELECT id, 'tokens', 0, 9 FROM rate_limits",
+    );
     let limits = house.raw("SELECT count(*) FROM balances");
     let named = |key: &VirtualKey, name: &str| VirtualKey { name: name.into(), ..key.clone() };
     let edits = [
@@ -314,7 +318,9 @@ fn many_keys_load_in_no_time() {
         eprintln!("{what}: {:?}", crate::state::clock::since(start));
     };
     timed("apply 100,000", &mut || house.apply(&keys).unwrap());
-    house.raw_execute("INSERT INTO balances SELECT id, 'money', 0, 7 FROM budgets");
+    house.raw_execute(
+        "INSERT INTO balances (limit_id, measure, window_start, spent) SELECT id, 'money', 0, 7 FROM budgets",
+    );
     let mut house = Some(house);
     timed("open", &mut || house = house.take().map(House::reopened));
     let house = house.unwrap();

@@ -360,8 +360,12 @@ fn providers(house: &House) -> Vec<Provider> {
 fn what_is_removed_takes_everything_along() {
     let house = House::new();
     house.apply(&full()).unwrap();
-    house.raw_execute("INSERT INTO balances SELECT id, 'money', 0, 5 FROM budgets");
-    house.raw_execute("INSERT INTO balances SELECT id, 'requests', 0, 5 FROM rate_limits");
+    house.raw_execute(
+        "INSERT INTO balances (limit_id, measure, window_start, spent) SELECT id, 'money', 0, 5 FROM budgets",
+    );
+    house.raw_execute(
+        "INSERT INTO balances (limit_id, measure, window_start, spent) SELECT id, 'requests', 0, 5 FROM rate_limits",
+    );
     assert!(house.rows().iter().all(|(table, rows)| *rows > 0 || *table == "ledger"), "{:?}", house.rows());
     house.apply(&remove_all(&house)).unwrap();
     let left: Vec<_> = house.rows().into_iter().filter(|(_, rows)| *rows > 0).collect();

@@ -118,10 +118,13 @@ impl Process {
             bound: (Usage::estimated(30, 70), spend(bound, 100)),
             tag: CallTag {
                 virtual_key: Some(Arc::clone(&self.key.id)),
+                team: None,
+                customer: None,
                 provider: "openai".into(),
                 model: model.into(),
                 kind: RequestKind::Responses,
                 admitted_at: self.state.clock.now(),
+                price: None,
             },
         };
         self.state.admit(&snapshot, ask).ok()
@@ -279,9 +282,9 @@ fn a_torn_slot_charges_nothing_and_a_torn_settlement_the_bound() {
     check(0, 0, 1);
     check(2, 0, 1);
     check(1, 500, 0);
-    (3..16).for_each(|word| check(word, 500, 0));
+    (3..22).for_each(|word| check(word, 500, 0));
     // The id, lengths, the bound, texts, shares.
-    (16..38).for_each(|word| check(word, 0, 1));
+    (22..44).for_each(|word| check(word, 0, 1));
     // Beyond the record's end.
     check(63, 77, 0);
 }
@@ -336,7 +339,7 @@ fn a_journal_that_cannot_be_read_is_left_alone() {
     };
     let put = |at: u64, number: u64| move |file: &File| file.write_all_at(&number.to_ne_bytes(), at).unwrap();
     check(&put(0, 7), StoreErrorKind::Damaged, "is not a Tollgate journal");
-    check(&put(8, 2), StoreErrorKind::NewerSchema, "has version 2");
+    check(&put(8, 3), StoreErrorKind::NewerSchema, "has version 3");
     check(&put(24, 5), StoreErrorKind::Damaged, "is damaged");
     check(&put(48, 5), StoreErrorKind::Damaged, "is damaged");
     check(&|file| file.set_len(4_096 + 700).unwrap(), StoreErrorKind::Damaged, "is damaged");
@@ -427,7 +430,7 @@ fn after_another_boot_what_is_there_counts_just_the_same() {
     let _open = process.sent(400);
     let (remains, mut ledger) = (process.remains(), Memory::of(&process.key));
     let file = File::options().write(true).open(path(remains.path(), 0)).unwrap();
-    file.write_all_at(&Header { slots: 4, boot: 7 }.bytes(), 0).unwrap();
+    file.write_all_at(&Header::new(4, 7).bytes(), 0).unwrap();
     let recovered = recover(&remains, &mut ledger);
     assert_eq!((recovered.unresolved, recovered.other_boot, ledger.total()), (1, true, 400));
 }

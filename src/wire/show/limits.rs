@@ -4,7 +4,7 @@
 
 use crate::governance::entity::{Budget, Limits, Quota, RateLimit};
 use crate::governance::judge::Tally;
-use crate::governance::money::Nanos;
+use crate::governance::money::{Nanos, Picos};
 use crate::governance::time::Timestamp;
 use crate::governance::view::{Limit, Measure};
 use serde_json::{Map, Number, Value};
@@ -41,6 +41,11 @@ pub fn owned_rate_limit(
 /// Dollars as a JSON number, as short as it can be written.
 pub fn dollars(nanos: Nanos) -> Value {
     decimal(&nanos.to_string())
+}
+
+/// Dollars that were not rounded, such as prices, as a JSON number.
+pub fn picos(picos: Picos) -> Value {
+    decimal(&picos.to_string())
 }
 
 /// A decimal text as a JSON number.

@@ -1,8 +1,7 @@
 //! Pricing overrides as administrators see them.
 
-use super::limits::{decimal, insert_hash, insert_times};
+use super::limits::{insert_hash, insert_times, picos};
 use crate::governance::entity::PricingOverride;
-use crate::governance::money::Rate;
 use crate::governance::request::RequestKind;
 use serde_json::{Map, Value};
 
@@ -23,21 +22,12 @@ pub fn price_override(over: &PricingOverride) -> Value {
     object.insert("match_type".into(), match_type.into());
     object.insert("pattern".into(), pattern.into());
     object.insert("request_types".into(), over.request_kinds.iter().copied().map(RequestKind::as_str).collect());
-    let patch: Map<String, Value> = over.patch.iter().map(|(name, price)| ((*name).to_owned(), rate(*price))).collect();
+    let patch: Map<String, Value> =
+        over.patch.iter().map(|(name, price)| ((*name).to_owned(), picos(price.times(1)))).collect();
     let patch = Value::Object(patch);
     object.insert("pricing_patch".into(), patch.to_string().into());
     object.insert("patch".into(), patch);
     insert_hash(&mut object, &over.config_hash);
     insert_times(&mut object, over.created_at, over.updated_at);
     Value::Object(object)
-}
-
-/// Trillionths of a dollar as a JSON number.
-fn rate(rate: Rate) -> Value {
-    let (whole, fraction) = (rate.get() / 1_000_000_000_000, rate.get() % 1_000_000_000_000);
-    let fraction = format!("{fraction:012}");
-    match fraction.trim_end_matches('0') {
-        "" => decimal(&whole.to_string()),
-        digits => decimal(&format!("{whole}.{digits}")),
-    }
 }

@@ -82,6 +82,11 @@ impl Behaviour {
         Behaviour { read: Read::Whole, steps: Arc::new(steps) }
     }
 
+    /// What to do about this request.
+    pub fn steps(&self, request: &Request) -> Vec<Step> {
+        (self.steps)(request)
+    }
+
     pub fn reading(self, read: Read) -> Behaviour {
         Behaviour { read, ..self }
     }

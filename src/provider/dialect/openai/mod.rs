@@ -4,5 +4,5 @@ pub(in crate::provider) mod event;
 mod request;
 mod usage;
 
-pub use request::Call;
+pub use request::{Call, Rewrite};
 pub use usage::usage_from_value;

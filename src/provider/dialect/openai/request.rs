@@ -7,8 +7,9 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use super::super::{CallError, Part, Shape, Weigher, Weight};
 use crate::governance::request::RequestKind;
@@ -44,6 +45,8 @@ pub struct Call {
     pub output_cap: Option<u64>,
     /// How many answers are generated; each has the whole cap.
     pub choices: u64,
+    /// What each answer may think, and the cap has to leave room for. Zero: nothing was said.
+    pub thinking: u64,
     /// The client itself asked for usage in the stream.
     pub include_usage: bool,
     /// Input lies with the provider: an earlier answer, a conversation, a stored prompt.
@@ -53,6 +56,27 @@ pub struct Call {
     pub weight: Weight,
     model_at: Range<usize>,
     stream_options: Option<StreamOptions>,
+    caps: SmallVec<[Cap; 2]>,
+}
+
+/// A member that caps the output of calls of this kind, by whatever name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Cap {
+    name: &'static str,
+    at: Range<usize>,
+    /// `None`: it is there, and null.
+    tokens: Option<u64>,
+}
+
+/// What the upstream's body says otherwise than the client's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rewrite<'a> {
+    /// The upstream's name of the model.
+    pub model: &'a str,
+    /// A stream is made to end in its usage.
+    pub ask_usage: bool,
+    /// Every cap on the output is lowered to so many tokens; where there is none, one of this name is added.
+    pub output_cap: Option<(&'static str, u64)>,
 }
 
 /// Where `stream_options` stands in the body.
@@ -120,25 +144,27 @@ impl Call {
         )
     }
 
-    /// The body for the upstream: its name of the model in place of the client's, and with `ask_usage`
-    /// a stream that ends in its usage. Every other byte stays; without a change no byte is copied.
+    /// The body for the upstream. Every byte that need not change stays; without a change no byte is copied.
     ///
     /// `body` must be the one this call was read from.
-    pub fn rewrite(&self, body: &Bytes, upstream_model: &str, ask_usage: bool) -> Bytes {
-        let model = (upstream_model != self.model).then(|| {
-            let literal = serde_json::to_string(upstream_model).expect("a string always has a JSON form");
-            (self.model_at.clone(), literal)
-        });
-        let usage = if ask_usage { self.usage_edit(body) } else { None };
-        let mut edits: [Option<(Range<usize>, String)>; 2] = [model, usage];
-        edits.sort_by_key(|edit| edit.as_ref().map(|(at, _)| at.start));
-        if edits.iter().all(Option::is_none) {
+    pub fn rewrite(&self, body: &Bytes, wanted: Rewrite<'_>) -> Bytes {
+        let mut edits: SmallVec<[Edit; 4]> = SmallVec::new();
+        if wanted.model != self.model {
+            let literal = serde_json::to_string(wanted.model).expect("a string always has a JSON form");
+            edits.push((self.model_at.clone(), literal));
+        }
+        edits.extend(wanted.ask_usage.then(|| self.usage_edit(body)).flatten());
+        if let Some((name, tokens)) = wanted.output_cap {
+            self.lower(body, name, tokens, &mut edits);
+        }
+        edits.sort_by_key(|(at, _)| at.start);
+        if edits.is_empty() {
             return body.clone();
         }
-        let added: usize = edits.iter().flatten().map(|(_, text)| text.len()).sum();
+        let added: usize = edits.iter().map(|(_, text)| text.len()).sum();
         let mut out = Vec::with_capacity(body.len() + added);
         let mut done = 0;
-        for (at, text) in edits.iter().flatten() {
+        for (at, text) in &edits {
             out.extend_from_slice(&body[done..at.start]);
             out.extend_from_slice(text.as_bytes());
             done = at.end;
@@ -147,16 +173,28 @@ impl Call {
         Bytes::from(out)
     }
 
+    /// Lowers every cap that is above `tokens`. Where none has a value, the one called `name` gets one.
+    fn lower(&self, body: &[u8], name: &'static str, tokens: u64, edits: &mut SmallVec<[Edit; 4]>) {
+        let above = |cap: &&Cap| cap.tokens.is_some_and(|own| own > tokens);
+        edits.extend(self.caps.iter().filter(above).map(|cap| (cap.at.clone(), tokens.to_string())));
+        if self.caps.iter().any(|cap| cap.tokens.is_some()) {
+            return;
+        }
+        edits.push(match self.caps.iter().find(|cap| cap.name == name) {
+            Some(null) => (null.at.clone(), tokens.to_string()),
+            None => (inside(body), format!("\"{name}\":{tokens},")),
+        });
+    }
+
     /// What makes the stream tell its usage, if it does not anyway.
-    fn usage_edit(&self, body: &[u8]) -> Option<(Range<usize>, String)> {
+    fn usage_edit(&self, body: &[u8]) -> Option<Edit> {
         // The responses dialect always tells, and refuses the option.
         let asks = matches!(self.kind, RequestKind::ChatCompletion | RequestKind::TextCompletion);
         if !self.stream || self.include_usage || !asks {
             return None;
         }
         let Some(options) = &self.stream_options else {
-            let brace = memchr::memchr(b'{', body).expect("an object was read from this body");
-            return Some((brace + 1..brace + 1, r#""stream_options":{"include_usage":true},"#.to_owned()));
+            return Some((inside(body), r#""stream_options":{"include_usage":true},"#.to_owned()));
         };
         let inside = options.at.start + 1..options.at.start + 1;
         Some(match &options.shape {
@@ -166,6 +204,15 @@ impl Call {
             OptionsShape::Usage(value) => (value.clone(), "true".to_owned()),
         })
     }
+}
+
+/// What stands in a place of the body from now on.
+type Edit = (Range<usize>, String);
+
+/// The place before the first member. There is one: the model.
+fn inside(body: &[u8]) -> Range<usize> {
+    let brace = memchr::memchr(b'{', body).expect("an object was read from this body");
+    brace + 1..brace + 1
 }
 
 /// The members that are understood. The first ones may appear only once.
@@ -189,6 +236,7 @@ enum Field {
     Tools,
     Schema,
     WebSearch,
+    Thinking,
     Other,
     /// Written like a member that may appear once, but in another case.
     OtherCase,
@@ -248,6 +296,7 @@ impl<'de> Deserialize<'de> for Field {
                     "tools" => Field::Tools,
                     "functions" | "response_format" | "text" => Field::Schema,
                     "web_search_options" => Field::WebSearch,
+                    "thinking" | "reasoning" => Field::Thinking,
                     name if is_other_case(name) => Field::OtherCase,
                     _ => Field::Other,
                 })
@@ -267,9 +316,8 @@ struct Draft<'b> {
     stream: bool,
     stream_options: Option<StreamOptions>,
     include_usage: bool,
-    max_tokens: Option<u64>,
-    max_completion_tokens: Option<u64>,
-    max_output_tokens: Option<u64>,
+    caps: SmallVec<[Cap; 2]>,
+    thinking: u64,
     n: u64,
     prompts: u64,
     refers_to_state: bool,
@@ -288,9 +336,8 @@ impl<'b> Draft<'b> {
             stream: false,
             stream_options: None,
             include_usage: false,
-            max_tokens: None,
-            max_completion_tokens: None,
-            max_output_tokens: None,
+            caps: SmallVec::new(),
+            thinking: 0,
             n: 1,
             prompts: 1,
             refers_to_state: false,
@@ -309,9 +356,12 @@ impl<'b> Draft<'b> {
             Field::Model => self.model = Some((model(raw)?, span(self.body, raw.get()))),
             Field::Stream => self.stream = flag(name, raw)?.unwrap_or(false),
             Field::StreamOptions => self.options(raw)?,
-            Field::MaxTokens => self.max_tokens = count(name, raw)?,
-            Field::MaxCompletionTokens => self.max_completion_tokens = count(name, raw)?,
-            Field::MaxOutputTokens => self.max_output_tokens = count(name, raw)?,
+            Field::MaxTokens | Field::MaxCompletionTokens | Field::MaxOutputTokens => {
+                let tokens = count(name, raw)?;
+                if caps(self.kind).contains(&name) {
+                    self.caps.push(Cap { name, at: span(self.body, raw.get()), tokens });
+                }
+            }
             Field::N | Field::BestOf => {
                 let answers = count(name, raw)?.unwrap_or(1);
                 if answers > ANSWERS_MAX {
@@ -358,6 +408,17 @@ impl<'b> Draft<'b> {
 
     /// Takes a member that is weighed.
     fn weigh<A: MapAccess<'b>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
+        if field == Field::Thinking {
+            let raw: &RawValue = map.next_value()?;
+            self.thinking = self.thinking.max(Thinking::tokens(raw));
+            // Weighed as everything else, which bounds its depth.
+            let mut json = serde_json::Deserializer::from_str(raw.get());
+            let weighed = Weigher::new(&mut self.weight, Part::Aside).deserialize(&mut json);
+            return weighed.map(drop).map_err(|error| {
+                self.fault = Some(CallError::body(format!("the body is not JSON: {error}")));
+                A::Error::custom("a member cannot be understood")
+            });
+        }
         let part = match field {
             Field::Prompt | Field::Items | Field::Words => Part::Content,
             Field::Tools => Part::Tools,
@@ -385,11 +446,11 @@ impl<'b> Draft<'b> {
 
     fn finish(self) -> Result<Call, CallError> {
         let Some((model, model_at)) = self.model else { return Err(CallError::of("model", "is required")) };
+        let cap = |name: &&str| self.caps.iter().find(|cap| cap.name == *name)?.tokens;
+        let named = caps(self.kind).iter().find_map(cap);
         let output_cap = match self.kind {
-            RequestKind::ChatCompletion => self.max_completion_tokens.or(self.max_tokens),
-            RequestKind::TextCompletion => Some(self.max_tokens.unwrap_or(TEXT_COMPLETION_OUTPUT)),
-            RequestKind::Responses => self.max_output_tokens,
-            _ => None,
+            RequestKind::TextCompletion => named.or(Some(TEXT_COMPLETION_OUTPUT)),
+            _ => named,
         };
         let choices = match self.kind {
             RequestKind::ChatCompletion => self.n,
@@ -402,12 +463,14 @@ impl<'b> Draft<'b> {
             stream: self.stream,
             output_cap,
             choices,
+            thinking: self.thinking,
             include_usage: self.include_usage,
             refers_to_state: self.refers_to_state,
             tier: self.tier,
             weight: self.weight,
             model_at,
             stream_options: self.stream_options,
+            caps: self.caps,
         })
     }
 }
@@ -436,6 +499,35 @@ impl<'de> Visitor<'de> for &mut Draft<'de> {
             }
         }
         Ok(())
+    }
+}
+
+/// The members that cap the output of a call of this kind; the first that has a value counts.
+const fn caps(kind: RequestKind) -> &'static [&'static str] {
+    match kind {
+        RequestKind::ChatCompletion => &["max_completion_tokens", "max_tokens"],
+        RequestKind::TextCompletion => &["max_tokens"],
+        RequestKind::Responses => &["max_output_tokens"],
+        _ => &[],
+    }
+}
+
+/// What a request says about thinking, as far as it is a number of tokens: `thinking.budget_tokens` or
+/// `reasoning.max_tokens`.
+#[derive(serde::Deserialize)]
+struct Thinking<'b> {
+    #[serde(borrow)]
+    budget_tokens: Option<&'b RawValue>,
+    #[serde(borrow)]
+    max_tokens: Option<&'b RawValue>,
+}
+
+impl Thinking<'_> {
+    fn tokens(raw: &RawValue) -> u64 {
+        // What is written otherwise is the provider's to judge.
+        let Ok(thinking) = serde_json::from_str::<Thinking<'_>>(raw.get()) else { return 0 };
+        let budgets = [thinking.budget_tokens, thinking.max_tokens].into_iter().flatten();
+        budgets.filter_map(|budget| count("thinking", budget).ok().flatten()).max().unwrap_or(0)
     }
 }
 

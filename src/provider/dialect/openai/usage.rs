@@ -72,6 +72,7 @@ pub fn usage_from_value(kind: RequestKind, raw: &str, service_tier: Option<&str>
         audio_output,
         tier: service_tier.map_or(ServiceTier::Standard, ServiceTier::from_word),
         source: Source::Exact,
+        ..Usage::default()
     })
 }
 

@@ -178,7 +178,9 @@ fn what_cannot_be_understood_is_named() {
 
 #[test]
 fn deep_nesting_is_an_error() {
-    for member in ["messages", "tools", "metadata", "previous_response_id", "stream", "model", "stream_options"] {
+    for member in
+        ["messages", "tools", "metadata", "previous_response_id", "stream", "model", "stream_options", "reasoning"]
+    {
         for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
             let (open, close) = (open.repeat(200_000), close.repeat(200_000));
             let body = format!(r#"{{"model":"m","{member}":{open}1{close}}}"#);
@@ -188,10 +190,76 @@ fn deep_nesting_is_an_error() {
 }
 
 #[test]
+fn thinking_is_told_in_tokens_or_not_at_all() {
+    let check = |member: &str, tokens| {
+        assert_eq!(read(CHAT, &format!(r#"{{"model":"m",{member}}}"#)).thinking, tokens, "{member}");
+    };
+    check(r#""thinking":{"type":"enabled","budget_tokens":1024}"#, 1_024);
+    check(r#""reasoning":{"max_tokens":2000,"exclude":true}"#, 2_000);
+    check(r#""reasoning":{"max_tokens":20},"thinking":{"budget_tokens":30.0}"#, 30);
+    check(r#""reasoning":{"effort":"high"}"#, 0);
+    check(r#""reasoning":null,"thinking":{"budget_tokens":"many"}"#, 0);
+    check(r#""reasoning":[1],"thinking":7"#, 0);
+}
+
+#[test]
+fn a_cap_is_lowered_in_place() {
+    let check = |kind, body: &str, name, tokens, expected: &str| {
+        let bytes = Bytes::copy_from_slice(body.as_bytes());
+        let wanted = Rewrite { model: "m", ask_usage: false, output_cap: Some((name, tokens)) };
+        let lowered = read(kind, body).rewrite(&bytes, wanted);
+        assert_eq!(std::str::from_utf8(&lowered).unwrap(), expected, "{body}");
+        assert_eq!(read(kind, expected).output_cap, Some(tokens), "{body}");
+        // And once more changes nothing, not even where the body is.
+        assert_eq!(read(kind, expected).rewrite(&lowered, wanted).as_ptr(), lowered.as_ptr(), "{body}");
+    };
+    let (old, new, responses) = ("max_tokens", "max_completion_tokens", "max_output_tokens");
+    check(CHAT, r#"{"model":"m"}"#, new, 9, r#"{"max_completion_tokens":9,"model":"m"}"#);
+    check(CHAT, r#" { "model":"m" }"#, old, 9, r#" {"max_tokens":9, "model":"m" }"#);
+    check(CHAT, r#"{"max_tokens" : 100, "model":"m"}"#, new, 9, r#"{"max_tokens" : 9, "model":"m"}"#);
+    check(CHAT, r#"{"max_tokens":null,"model":"m"}"#, old, 9, r#"{"max_tokens":9,"model":"m"}"#);
+    check(
+        CHAT,
+        r#"{"max_tokens":null,"model":"m"}"#,
+        new,
+        9,
+        r#"{"max_completion_tokens":9,"max_tokens":null,"model":"m"}"#,
+    );
+    check(
+        CHAT,
+        r#"{"max_completion_tokens":1e2,"model":"m","max_tokens":50}"#,
+        new,
+        9,
+        r#"{"max_completion_tokens":9,"model":"m","max_tokens":9}"#,
+    );
+    check(
+        CHAT,
+        r#"{"max_completion_tokens":100,"model":"m","max_tokens":5}"#,
+        new,
+        9,
+        r#"{"max_completion_tokens":9,"model":"m","max_tokens":5}"#,
+    );
+    check(TEXT, r#"{"model":"m","prompt":"x"}"#, old, 3, r#"{"max_tokens":3,"model":"m","prompt":"x"}"#);
+    check(
+        RESPONSES,
+        r#"{"model":"m","max_tokens":5,"max_output_tokens":100}"#,
+        responses,
+        9,
+        r#"{"model":"m","max_tokens":5,"max_output_tokens":9}"#,
+    );
+    // Beside other edits.
+    let body = Bytes::from_static(br#"{"stream":true,"max_tokens":100,"model":"m"}"#);
+    let wanted = Rewrite { model: "other", ask_usage: true, output_cap: Some((new, 9)) };
+    let lowered = read(CHAT, r#"{"stream":true,"max_tokens":100,"model":"m"}"#).rewrite(&body, wanted);
+    let expected = r#"{"stream_options":{"include_usage":true},"stream":true,"max_tokens":9,"model":"other"}"#;
+    assert_eq!(std::str::from_utf8(&lowered).unwrap(), expected);
+}
+
+#[test]
 fn rewriting_changes_nothing_else() {
     let check = |kind, body: &str, model: &str, ask: bool, expected: &str| {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
-        let rewritten = read(kind, body).rewrite(&bytes, model, ask);
+        let rewritten = read(kind, body).rewrite(&bytes, Rewrite { model, ask_usage: ask, output_cap: None });
         assert_eq!(std::str::from_utf8(&rewritten).unwrap(), expected, "{body}");
         assert_eq!(body == expected, rewritten.as_ptr() == bytes.as_ptr(), "{body}: copied only if changed");
     };
@@ -274,7 +342,7 @@ proptest! {
         let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
         let body = Bytes::from(text);
         let call = Call::read(CHAT, &body).unwrap();
-        let rewritten = call.rewrite(&body, &upstream, ask);
+        let rewritten = call.rewrite(&body, Rewrite { model: &upstream, ask_usage: ask, output_cap: None });
         let again = Call::read(CHAT, &rewritten).unwrap();
         prop_assert_eq!(&again.model, &upstream);
         prop_assert_eq!(again.include_usage, call.include_usage || ask);
