@@ -269,4 +269,7 @@ async fn rules_and_what_was_passed_over_are_told() {
         let reply = house.post(EXPLAIN, body.clone()).await;
         assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!(param)), "{body}");
     }
+    // More headers than a map of them has room for.
+    let headers: serde_json::Map<String, Value> = (0..40_000).map(|n| (format!("h{n}"), json!(""))).collect();
+    assert_eq!(house.post(EXPLAIN, json!({"model": "m", "headers": headers})).await.status, 400);
 }
