@@ -8,7 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -16,16 +16,17 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 use tollgate::governance::catalog::{Catalog, Mode};
+use tollgate::governance::cel::{Checker, Condition};
 use tollgate::governance::edit::Edit;
 use tollgate::governance::entity::{
     Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, PricingOverride, Provider, ProviderConfig,
-    ProviderKey, Quota, RateLimit, VirtualKey, Weight,
+    ProviderKey, Quota, RateLimit, RoutingRule, RuleScope, RuleTarget, VirtualKey, Weight,
 };
 use tollgate::governance::judge::Admission;
 use tollgate::governance::money::{Nanos, Rate};
 use tollgate::governance::pricing::Price;
 use tollgate::governance::request::{Dialect, RequestKind};
-use tollgate::governance::route::{self, Asked};
+use tollgate::governance::route::{self, Asked, Decision, Draw, Question};
 use tollgate::governance::time::{Span, Timestamp, Window};
 use tollgate::governance::usage::{ServiceTier, Usage};
 use tollgate::governance::view::{Caller, LimitKey, Policy};
@@ -47,9 +48,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     // Cargo adds `--bench`; what does not begin with a dash names groups.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let groups: [(&str, fn()); 7] = [
+    let groups: [(&str, fn()); 8] = [
         ("identify", identify),
         ("route", route_call),
+        ("rules", rules),
         ("read", read),
         ("admit", admit),
         ("price", price),
@@ -273,10 +275,87 @@ fn route_call() {
     let caller = caller(&state, &snapshot, 0);
     for (name, text) in [("provider/model", "openai/gpt-4o"), ("a bare model", MODEL)] {
         group.line(name, || {
-            let targets = route::targets(&snapshot.view, Some(&caller), ASKED, black_box(text));
-            black_box(targets.expect("the key allows it"));
+            black_box(decide(&snapshot, &caller, black_box(text), b"{}").targets.expect("the key allows it"));
         });
     }
+}
+
+/// Where a chat for `model` goes.
+fn decide(snapshot: &Snapshot, caller: &Caller, model: &str, body: &[u8]) -> Decision {
+    let headers = [("x-tier", "free"), ("user-agent", "a client of ours"), ("content-type", "application/json")];
+    let headers = headers.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    let question = Question {
+        view: &snapshot.view,
+        caller: Some(caller),
+        asked: ASKED,
+        model,
+        input_tokens: 300,
+        headers: &HeaderMap::from_iter(headers),
+        query: "",
+        body,
+        fallbacks: None,
+        now: long_ago(),
+        live: &snapshot.at(long_ago()),
+    };
+    route::decide(&question, &mut Draw::seeded(1), None)
+}
+
+/// Rules of which none matches, so that all in scope are tried: what a call pays for them, among 10,000 in all.
+fn rules() {
+    let expressions = [
+        (
+            "a header, a model, a percentage",
+            r#"headers["x-tier"] == "gold" && model.startsWith("gpt-4") && budget_used < 80"#,
+        ),
+        ("the model in a list of eight", "model in ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']"),
+        ("a pattern", "model.matches('^o[0-9](-mini|-pro)?(-[0-9]{4}-[0-9]{2}-[0-9]{2})?$')"),
+        ("a member of a body of 2 KB", "body.metadata.team == 'research'"),
+        ("all budgets and the hour", "team_budget_used + virtual_key_budget_used > 90 && now.getHours() < 6"),
+    ];
+    let text = body(2_000);
+    let body = [&text[..text.len() - 1], br#","metadata":{"team":"sales"}}"#].concat();
+    for (name, expression) in expressions {
+        let mut group = Group::default();
+        for in_scope in [0, 1, 10, 100] {
+            let state = house(10, 3, Windows::Rolling);
+            let condition = Checker::default().read(expression).expect("the expression is sound");
+            let edits = (0..10_000).map(|n| rule(n, n < in_scope, &condition)).collect();
+            let Ok(()) = state.change(&HashMap::new(), |_| Ok::<_, Infallible>((edits, ())), |_, _, _, ()| Ok(()));
+            let snapshot = state.snapshot();
+            let caller = caller(&state, &snapshot, 0);
+            assert!(decide(&snapshot, &caller, "openai/gpt-4o", &body).rule.is_none());
+            group.line(&format!("{in_scope:>3} in scope: {name}"), || {
+                black_box(decide(&snapshot, &caller, black_box("openai/gpt-4o"), &body).targets.is_ok());
+            });
+        }
+    }
+    let mut checker = Checker::default();
+    Group::default().line("check and compile one of them, when it is written", || {
+        black_box(checker.read(black_box(expressions[0].1)).is_ok());
+    });
+}
+
+/// A rule for the first key, or for one of others.
+fn rule(number: usize, in_scope: bool, condition: &Condition) -> Edit {
+    let scope = if in_scope { "vk-0".to_owned() } else { format!("other-{}", number % 1_000) };
+    Edit::RoutingRule(Arc::new(RoutingRule {
+        id: format!("rule-{number}").into(),
+        name: format!("rule-{number}"),
+        description: String::new(),
+        enabled: true,
+        expression: condition.text().to_owned(),
+        fault: None,
+        condition: Some(condition.clone()),
+        targets: vec![RuleTarget { provider: None, model: Some("o".into()), key_id: None, weight: Weight::ONE }],
+        fallbacks: None,
+        scope: RuleScope::VirtualKey(scope.into()),
+        priority: i64::try_from(number).expect("there are not so many"),
+        chain: false,
+        query: None,
+        config_hash: String::new(),
+        created_at: long_ago(),
+        updated_at: long_ago(),
+    }))
 }
 
 /// A call with `bytes` of text, as the Python SDK writes it: `messages` before `model`.
@@ -498,8 +577,7 @@ fn price_of_target(group: &mut Group) {
         let snapshot = state.snapshot();
         let caller = caller(&state, &snapshot, 0);
         let kind = RequestKind::ChatCompletion;
-        let targets = route::targets(&snapshot.view, Some(&caller), ASKED, "openai/gpt-4o");
-        let targets = targets.expect("the key allows it");
+        let targets = decide(&snapshot, &caller, "openai/gpt-4o", b"{}").targets.expect("the key allows it");
         group.line(name, || {
             let price = route::price(&snapshot.view, Some(&caller), black_box(&targets[0]), kind);
             black_box(price.expect("the model has a price"));

@@ -1,9 +1,10 @@
-//! The command line: `serve`, `check`, `demo`, `backup`, `restore`, `verify`. Exit codes: 0 done, 1 bad config or failed start,
-//! 2 wrong usage. Errors are one readable line each, on stderr.
+//! The command line: `serve`, `check`, `explain`, `backup`, `restore`, `verify`, `demo`. Exit codes: 0 done, 1 bad
+//! config or failed start, 2 wrong usage. Errors are one readable line each, on stderr.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the part that talks to a terminal")]
 
 mod database;
 mod demo;
+mod explain;
 mod logging;
 mod pretend;
 
@@ -40,6 +41,10 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
+    /// Ask a running gateway what it would do with a request, and why. Nothing is sent or counted.
+    ///
+    /// The admin token comes from TOLLGATE_ADMIN_TOKEN, the config file, or the file beside the database.
+    Explain(explain::Explain),
     /// Make a consistent copy of the database, also while a server runs on it.
     ///
     /// The copy is as small as can be, for its owner only, and opens only with the encryption key, which is
@@ -91,6 +96,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve { config, upgrade } => serve(&config.path(), upgrade),
         Command::Check { config } => check(&config.path()),
+        Command::Explain(explain) => explain.run(),
         Command::Backup { file, config } => database::backup(&config.path(), &file),
         Command::Restore { file, config } => database::restore(&config.path(), &file),
         Command::Verify { config } => database::verify(&config.path()),

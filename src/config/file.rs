@@ -49,10 +49,10 @@ pub(super) const CLIENT: &[&str] = &[
     "allowed_headers",
     "allow_direct_keys",
     "max_request_body_size_mb",
+    "routing_chain_max_depth",
 ];
 /// Settings that are kept and returned, and decide nothing yet.
-const STORED_CLIENT: &[&str] =
-    &["drop_excess_requests", "header_filter_config", "whitelisted_routes", "routing_chain_max_depth"];
+const STORED_CLIENT: &[&str] = &["drop_excess_requests", "header_filter_config", "whitelisted_routes"];
 pub(super) const GOVERNANCE: &[&str] = &[
     "admission",
     "min_output_tokens",

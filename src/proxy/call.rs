@@ -5,6 +5,7 @@ use crate::governance::refusal::Refusal;
 use crate::governance::request::Dialect;
 use crate::provider::{Call, CallError, Door, Route, dialect, read_call};
 use crate::state::clock::stopwatch;
+use crate::wire::fallbacks;
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use pingora_proxy::Session;
@@ -59,14 +60,18 @@ pub(super) fn ask(method: &Method, path: &str) -> (Dialect, Result<Ask, Refusal>
 pub(super) struct Request {
     pub(super) route: Route,
     pub(super) call: Call,
+    /// Without the fallbacks.
     pub(super) body: Bytes,
+    /// The client's own. Absent: it said nothing about them.
+    pub(super) fallbacks: Option<Vec<String>>,
 }
 
 /// Reads the body up to `max` bytes and understands it.
 pub(super) async fn read(session: &mut Session, route: Route, max: u64) -> Result<Request, Halt> {
     let body = read_body(session, max).await?;
+    let (body, fallbacks) = fallbacks::take(body)?;
     let call = read_call(&route, &body).map_err(invalid)?;
-    Ok(Request { route, call, body })
+    Ok(Request { route, call, body, fallbacks })
 }
 
 fn invalid(error: CallError) -> Halt {

@@ -1,5 +1,6 @@
 //! What is known so far about one request.
 
+use crate::governance::entity::RoutingRule;
 use crate::governance::time::Timestamp;
 use crate::state::clock::stopwatch;
 use http::{HeaderMap, HeaderValue};
@@ -21,6 +22,8 @@ pub struct Exchange {
     pub(super) lowered: Option<u64>,
     /// The status that the client saw.
     pub(super) status: Option<u16>,
+    /// The routing rule that decided where it goes, the last one of a chain.
+    pub(super) rule: Option<Arc<RoutingRule>>,
     /// The web page that calls, if it may read the answer.
     pub(super) page: Option<HeaderValue>,
     /// The client left before its answer was complete.
@@ -37,10 +40,15 @@ impl Exchange {
             attempts: 0,
             lowered: None,
             status: None,
+            rule: None,
             page: None,
             client_left: false,
             _open: OpenRequest::count(open),
         }
+    }
+
+    pub(super) fn request_id_text(&self) -> Option<&str> {
+        self.request_id.as_ref().and_then(|id| id.to_str().ok())
     }
 }
 

@@ -100,7 +100,7 @@ pub(super) async fn forward(
             let health = state.health.of(&target.provider.name);
             health.map_or(Standing::Good, |health| health.standing(key_id(target), Some(&target.upstream_model), now))
         };
-        let (groups, anyway) = plan(targets, standing, run.anyway, &mut run.dice);
+        let (groups, anyway) = plan(targets, standing, run.anyway);
         run.anyway = anyway;
         for (n, group) in groups.iter().enumerate() {
             match run.group(session, x, group, groups.len() - n - 1).await {

@@ -15,6 +15,7 @@ mod identify;
 mod meter;
 mod resolve;
 mod respond;
+mod route;
 mod settle;
 mod through;
 
@@ -23,7 +24,7 @@ pub use fetch::{FetchError, Fetcher};
 use crate::governance::entity::{BODY_BYTES_MAX, ClientConfig};
 use crate::governance::refusal::Refusal;
 use crate::governance::request::Dialect;
-use crate::governance::route::{self, Asked};
+use crate::governance::route::models;
 use crate::state::clock::since;
 use crate::state::outbox::ChargeId;
 use crate::state::{Snapshot, State};
@@ -171,10 +172,7 @@ impl Gateway {
         let body_bytes_max = self.options.body_bytes_max.or(snapshot.view.client.body_bytes_max);
         let request = call::read(session, route, body_bytes_max.unwrap_or(BODY_BYTES_MAX)).await?;
         about.model = Some(request.call.model.clone());
-        let call = &request.call;
-        let asked =
-            Asked { kind: call.kind, stream: call.stream, dialect: Some(call.dialect), home: request.route.home };
-        let targets = route::targets(&snapshot.view, caller.as_deref(), asked, &call.model)?;
+        let targets = route::route(self, &snapshot, caller.as_deref(), session.req_header(), &request, x)?;
         about.provider = Some(targets[0].provider.name.to_string());
         let job = Job { gateway: self, snapshot: &snapshot, caller: caller.as_deref(), request: &request };
         forward::forward(&job, session, x, &targets).await
@@ -188,7 +186,7 @@ impl Gateway {
         (dialect, id): (Dialect, Option<String>),
     ) -> Result<(), Halt> {
         let caller = identify::identify(&snapshot.view, &self.state.hasher, session.req_header())?;
-        let models = route::models(&snapshot.view, caller.as_deref(), dialect);
+        let models = models(&snapshot.view, caller.as_deref(), dialect);
         let body = match id {
             None => show::models(dialect, &models),
             Some(id) if known(&models, &id) => show::model(dialect, &id),
@@ -276,6 +274,14 @@ impl ProxyHttp for Gateway {
             Ok(()) => {}
             Err(Halt::Refused(refusal)) => {
                 self.metrics.refused(&refusal);
+                tracing::debug!(
+                    request_id = x.request_id_text(),
+                    code = refusal.code(),
+                    rule = x.rule.as_ref().map(|rule| &*rule.name),
+                    model = about.model,
+                    %refusal,
+                    "refused"
+                );
                 respond::refusal(session, &refusal, &about, x).await?;
             }
             Err(Halt::Failed(failure)) => respond::failure(session, &failure, &about, x).await?,
@@ -296,11 +302,12 @@ impl ProxyHttp for Gateway {
         let status = x.status.filter(|_| !x.client_left);
         self.metrics.answered(status, since(x.started));
         tracing::debug!(
-            request_id = x.request_id.as_ref().and_then(|id| id.to_str().ok()),
+            request_id = x.request_id_text(),
             path = session.req_header().uri.path(),
             status = x.status,
             client_left = x.client_left,
             attempts = x.attempts,
+            rule = x.rule.as_ref().map(|rule| &*rule.name),
             took_ms = u64::try_from(since(x.started).as_millis()).unwrap_or(u64::MAX),
             "request"
         );

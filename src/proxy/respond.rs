@@ -18,6 +18,7 @@ use pingora_proxy::Session;
 /// A body that was not read is read and thrown away up to this size, to keep the connection.
 const DRAIN_MAX: u64 = 64 * 1024;
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static RULE: HeaderName = HeaderName::from_static("x-tollgate-rule");
 static ATTEMPTS: HeaderName = HeaderName::from_static("x-tollgate-attempts");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -152,9 +153,17 @@ pub(super) fn own_headers(headers: &mut HeaderMap, x: &Exchange) {
     if x.attempts > 0 {
         headers.insert(ATTEMPTS.clone(), x.attempts.into());
     }
+    // A rule may have any name, and not every name can stand in a header.
+    let rule = x.rule.as_ref().and_then(|rule| [&*rule.name, &*rule.id].into_iter().find_map(header_text));
+    headers.extend(rule.map(|rule| (RULE.clone(), rule)));
     if let Some(page) = &x.page {
         cors::mark(headers, page.clone());
     }
+}
+
+fn header_text(text: &str) -> Option<HeaderValue> {
+    let shown = !text.is_empty() && text.trim() == text && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    HeaderValue::from_str(text).ok().filter(|_| shown)
 }
 
 /// Reads what is left of a small body; a connection with more than that unread is closed.

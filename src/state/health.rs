@@ -26,7 +26,9 @@ pub const LONGEST_MS: u64 = 600_000;
 
 /// The health of all providers, by name.
 #[derive(Debug, Default)]
-pub struct Health(ArcSwap<HashMap<Arc<str>, Arc<ProviderHealth>>>);
+pub struct Health(ArcSwap<Providers>);
+
+pub type Providers = HashMap<Arc<str>, Arc<ProviderHealth>>;
 
 #[derive(Debug)]
 pub struct ProviderHealth {
@@ -68,13 +70,13 @@ pub struct Ejected {
 
 impl Health {
     /// Takes over what is declared. Who is unchanged keeps its health.
-    pub fn follow(&self, view: &View) {
-        let known = self.0.load();
+    pub fn follow(&self, view: &View) -> Arc<Providers> {
+        let known = self.0.load_full();
         let unchanged = |provider: &Arc<Provider>| {
             known.get(&provider.name).is_some_and(|health| Arc::ptr_eq(&health.of, provider))
         };
         if known.len() == view.providers().len() && view.providers().all(unchanged) {
-            return;
+            return known;
         }
         let next = view.providers().map(|provider| {
             let old = known.get(&provider.name);
@@ -84,7 +86,9 @@ impl Health {
             };
             (Arc::clone(&provider.name), health)
         });
-        self.0.store(Arc::new(next.collect()));
+        let next = Arc::new(next.collect());
+        self.0.store(Arc::clone(&next));
+        next
     }
 
     pub fn of(&self, provider: &str) -> Option<Arc<ProviderHealth>> {
@@ -131,6 +135,19 @@ impl ProviderHealth {
     pub fn standing(&self, key: Option<&str>, model: Option<&str>, now: Timestamp) -> Standing {
         let key = key.and_then(|id| self.key(id));
         worse(self.breaker.standing(now), key.map_or(Standing::Good, |key| key.standing(model, now)))
+    }
+
+    /// From 0, where it is ejected or has no key that can be used, to 1, where all of them can be.
+    pub fn share(&self, now: Timestamp) -> f64 {
+        if matches!(self.breaker.standing(now), Standing::Out { .. }) {
+            return 0.0;
+        }
+        let keys = || self.keys.iter().filter(|key| key.of.is_usable());
+        let out = keys().filter(|key| matches!(key.standing(None, now), Standing::Out { .. })).count();
+        match keys().count() {
+            0 => 1.0,
+            all => (all - out) as f64 / all as f64,
+        }
     }
 
     pub fn report(&self, now: Timestamp) -> Report {

@@ -18,8 +18,9 @@ mod sync;
 pub(crate) mod tests;
 
 use crate::governance::edit::{Edit, Restart};
-use crate::governance::entity::VIRTUAL_KEY_PREFIX;
+use crate::governance::entity::{Provider, VIRTUAL_KEY_PREFIX};
 use crate::governance::judge::Tally;
+use crate::governance::route::Live;
 use crate::governance::time::Timestamp;
 use crate::governance::usage::Usage;
 use crate::governance::view::{Caller, Limit, LimitKey, Slots, View};
@@ -64,6 +65,7 @@ pub struct Snapshot {
     pub view: View,
     /// By slot.
     meters: Vector<Arc<Meter>>,
+    health: Arc<health::Providers>,
 }
 
 /// What the ledger says about a limit: where its latest window began and what was spent in it.
@@ -245,12 +247,33 @@ impl State {
                 meter.restart(&restart.key, restart.at);
             }
         }
-        self.health.follow(&view);
-        self.snapshot.store(Arc::new(Snapshot { view, meters }));
+        let health = self.health.follow(&view);
+        self.snapshot.store(Arc::new(Snapshot { view, meters, health }));
+    }
+}
+
+/// How things stand at one instant, for those who decide where a request goes.
+#[derive(Debug, Clone, Copy)]
+pub struct At<'a> {
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+}
+
+impl Live for At<'_> {
+    fn tally(&self, limit: &Limit) -> Tally {
+        self.snapshot.tally(limit, self.now).0
+    }
+
+    fn health(&self, provider: &Provider) -> f64 {
+        self.snapshot.health.get(&provider.name).map_or(1.0, |health| health.share(self.now))
     }
 }
 
 impl Snapshot {
+    pub fn at(&self, now: Timestamp) -> At<'_> {
+        At { snapshot: self, now }
+    }
+
     fn meter(&self, limit: &Limit) -> &Meter {
         &self.meters[limit.slot as usize]
     }

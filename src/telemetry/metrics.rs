@@ -16,6 +16,12 @@ pub struct Metrics {
     requests: IntCounterVec,
     /// `tollgate_refusals_total{code}`: governed refusals by their stable code.
     refusals: IntCounterVec,
+    /// `tollgate_rule_matches_total{rule}`: requests that a routing rule sent somewhere, by the rule's id.
+    rule_matches: IntCounterVec,
+    /// `tollgate_rule_errors_total{rule}`: evaluations of a routing rule that failed, by the rule's id. It did not match.
+    rule_errors: IntCounterVec,
+    /// `tollgate_ignored_fallbacks_total`: fallbacks that a client named and that are none, or too many.
+    pub ignored_fallbacks: IntCounter,
     /// `tollgate_attempts_total{provider,ending}`: attempts that reached a provider, by how they ended.
     attempts: IntCounterVec,
     /// `tollgate_tokens_total{provider,direction}`: tokens charged, `input` and `output`.
@@ -89,6 +95,9 @@ impl Metrics {
         let metrics = Metrics {
             requests: counters("tollgate_requests_total", "Answers by class of status.", &["status"]),
             refusals: counters("tollgate_refusals_total", "Governed refusals by code.", &["code"]),
+            rule_matches: counters("tollgate_rule_matches_total", "Requests by the rule that routed them.", &["rule"]),
+            rule_errors: counters("tollgate_rule_errors_total", "Rules that could not be evaluated.", &["rule"]),
+            ignored_fallbacks: counter("tollgate_ignored_fallbacks_total", "Clients' fallbacks that are none."),
             attempts: counters("tollgate_attempts_total", "Attempts by provider and ending.", &["provider", "ending"]),
             tokens: counters("tollgate_tokens_total", "Tokens charged.", &["provider", "direction"]),
             cost: counters(
@@ -169,6 +178,20 @@ impl Metrics {
 
     pub fn refused(&self, refusal: &Refusal) {
         self.refusals.with_label_values(&[refusal.code()]).inc();
+    }
+
+    /// Rules are named by their ids: administrators make them, clients do not.
+    pub fn rule_matched(&self, rule: &str) {
+        self.rule_matches.with_label_values(&[rule]).inc();
+    }
+
+    pub fn rule_failed(&self, rule: &str) {
+        self.rule_errors.with_label_values(&[rule]).inc();
+    }
+
+    /// How often a rule matched, and how often it could not be evaluated.
+    pub fn of_rule(&self, rule: &str) -> [u64; 2] {
+        [&self.rule_matches, &self.rule_errors].map(|counters| counters.with_label_values(&[rule]).get())
     }
 
     pub fn attempted(&self, provider: &str, ending: &str) {

@@ -10,6 +10,7 @@ pub mod credential;
 pub mod declared;
 pub mod env_text;
 pub mod error;
+pub mod fallbacks;
 pub mod faults;
 pub mod limits;
 pub mod mcp;

@@ -3,6 +3,7 @@
 use super::change::Change;
 use super::faults::Faults;
 use super::read::{Given, Object};
+use crate::governance::cel::Condition;
 use crate::governance::entity::{RoutingRule, RuleScope, RuleTarget, Weight};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -24,7 +25,7 @@ pub fn rule(
     let body = Object::of(body, "", faults)?;
     let name = read_name(&body, base, faults);
     let description = body.description(base.map(|base| &*base.description), faults);
-    let (expression, fault) = read_expression(&body, base, change, faults);
+    let (expression, fault, condition) = read_expression(&body, base, change, faults);
     let targets = read_targets(&body, base, change, faults);
     let fallbacks = read_fallbacks(&body, base.and_then(|base| base.fallbacks.as_ref()), change, faults);
     let scope = read_scope(&body, base.map(|base| &base.scope), change, faults);
@@ -41,6 +42,7 @@ pub fn rule(
         enabled,
         expression,
         fault,
+        condition,
         targets,
         fallbacks,
         scope: scope?,
@@ -68,14 +70,15 @@ fn read_expression(
     base: Option<&RoutingRule>,
     change: &mut Change<'_>,
     faults: &mut Faults,
-) -> (String, Option<String>) {
+) -> (String, Option<String>, Option<Condition>) {
     let Some(text) = body.text("cel_expression", faults).value() else {
-        return base.map(|base| (base.expression.clone(), base.fault.clone())).unwrap_or_default();
+        return base
+            .map(|base| (base.expression.clone(), base.fault.clone(), base.condition.clone()))
+            .unwrap_or_else(|| (String::new(), None, Some(Condition::always())));
     };
-    if let Err(error) = change.checker.check(text) {
-        faults.add(body.path("cel_expression"), error.to_string());
-    }
-    (text.to_owned(), None)
+    let condition = change.checker.read(text);
+    let condition = condition.map_err(|error| faults.add(body.path("cel_expression"), error.to_string())).ok();
+    (text.to_owned(), None, condition)
 }
 
 /// The whole list, which an update replaces.
@@ -337,7 +340,7 @@ mod tests {
             rule.enabled = true;
         });
         check(json!({"cel_expression": "", "description": "", "priority": -1, "chain_rule": false}), &|rule| {
-            rule.expression = String::new();
+            (rule.expression, rule.condition) = (String::new(), Some(Condition::always()));
             rule.description = String::new();
             (rule.priority, rule.chain) = (-1, false);
         });

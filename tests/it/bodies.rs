@@ -35,7 +35,7 @@ fn every_byte_but_the_models_name_stays() {
         for body in [
             r#" { "model" :  "openai/gpt-4o" , "messages":[],"big":12345678901234567890.50,"a":1,"a":2 } "#,
             r#"{"messages":[{"role":"user","content":"\u00e9\ud83d\ude00 model \"model\":\"openai/gpt-4o-mini\""}],"model":"gpt-4o"}"#,
-            "{\"model\":\"gpt-4o\",\"messages\":[],\"fallbacks\":null,\"unknown\":{\"deep\":[1e400,-0.0,{}]}}",
+            "{\"model\":\"gpt-4o\",\"messages\":[],\"store\":null,\"unknown\":{\"deep\":[1e400,-0.0,{}]}}",
         ] {
             let body = body.replace("1e400", "1e40");
             let reply = post(&house.http, house, &key, &body).await;

@@ -25,6 +25,7 @@ mod prices;
 mod raw;
 mod refusals;
 mod resilience;
+mod rules;
 mod sdk;
 mod streams;
 mod surface;

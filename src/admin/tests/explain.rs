@@ -174,7 +174,8 @@ async fn what_no_provider_would_serve_is_told() {
         let told = house.post(EXPLAIN, body).await.good();
         let found = [&told["decision"], &told["code"], &told["status_code"]];
         assert_eq!(found, [&json!("refuse"), &json!(code), &json!(status)], "{model}: {told}");
-        assert_eq!(told["candidates"], json!([]));
+        let over = told["candidates"].as_array().unwrap();
+        assert!(over.iter().all(|candidate| candidate["decision"] == "skipped"), "{told}");
     };
     // Allowed, built in, and not configured.
     let all = json!({"provider": "openai", "allowed_models": ["*"], "key_ids": []});
@@ -194,4 +195,82 @@ async fn what_no_provider_would_serve_is_told() {
     let off = json!({"name": "main", "value": "********", "enabled": false});
     house.put("/api/providers/local/keys/main", off).await.good();
     check("local/m", "chat_completion", "no_provider_key", 503).await;
+}
+
+#[tokio::test]
+async fn rules_and_what_was_passed_over_are_told() {
+    let house = priced();
+    let key = a_key(&house, json!({})).await;
+    let rule = async |body: Value| {
+        let mut wanted = json!({"targets": [{"provider": "local", "weight": 1}]});
+        wanted.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        house.post("/api/governance/routing-rules", wanted).await.one("rule")
+    };
+    let scope = json!({"scope": "virtual_key", "scope_id": key["id"]});
+    let of_key = |more: Value| {
+        let mut body = scope.clone();
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    rule(of_key(json!({"name": "off", "enabled": false}))).await;
+    rule(of_key(json!({"name": "absent", "priority": 1, "cel_expression": "headers.nope == 'a'"}))).await;
+    rule(of_key(json!({"name": "broken", "priority": 2, "cel_expression": "body.seed > 'a'"}))).await;
+    rule(of_key(json!({"name": "step", "priority": 3, "chain_rule": true, "cel_expression": "model == 'm'", "targets": [{"model": "n", "weight": 1}]}))).await;
+    rule(json!({"name": "last", "fallbacks": ["local/m", "other/x"], "cel_expression": "model == 'n' && params.a == 'b' && input_tokens > 1"})).await;
+    rule(json!({"name": "never", "priority": 1})).await;
+    let asked = json!({
+        "virtual_key": key["id"], "model": "m", "query": "A=b",
+        "body": {"seed": 7, "messages": [{"role": "user", "content": "hello"}], "fallbacks": ["local/y"]},
+    });
+    let told = house.post(EXPLAIN, asked).await.good();
+    let rules: Vec<String> = told["rules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rule| format!("{} {}: {}", rule["round"], text(&rule["name"]), text(&rule["result"])))
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "1 off: disabled",
+            "1 absent: no_match",
+            "1 broken: error",
+            "1 step: match",
+            "1 last: not_reached",
+            "1 never: not_reached",
+            "2 off: disabled",
+            "2 absent: no_match",
+            "2 broken: error",
+            "2 step: no_match",
+            "2 last: match",
+            "2 never: not_reached",
+        ]
+    );
+    assert_eq!((&told["decision"], &told["rule"]["name"]), (&json!("allow"), &json!("last")), "{told}");
+    assert_eq!(told["rules"][1]["reason"], "there is no 'nope'");
+    assert_eq!(told["rules"][2]["reason"], "a comparison cannot be used on int and string");
+    assert_eq!(told["rules"][3]["reason"], "it sends the request to model 'n'; it is a chain rule");
+    let candidates: Vec<String> = told["candidates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            format!("{} {}/{}: {}", one["choice"], text(&one["provider"]), text(&one["model"]), text(&one["decision"]))
+        })
+        .collect();
+    // What the rule says about fallbacks stands instead of what the body says.
+    assert_eq!(candidates, ["0 local/n: taken", "1 local/m: next", "null other/x: skipped"]);
+    // Nothing of a dry run is counted.
+    assert!(told["rules"].as_array().unwrap().iter().all(|rule| rule["matches"] == 0 && rule["errors"] == 0));
+    for (body, param) in [
+        (json!({"model": "m", "headers": {"a b": "c"}}), "headers.a b"),
+        (json!({"model": "m", "body": {"fallbacks": "local"}}), "body.fallbacks"),
+        (json!({"model": "m", "query": 7}), "query"),
+    ] {
+        let reply = house.post(EXPLAIN, body.clone()).await;
+        assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!(param)), "{body}");
+    }
+    // More headers than a map of them has room for.
+    let headers: serde_json::Map<String, Value> = (0..40_000).map(|n| (format!("h{n}"), json!(""))).collect();
+    assert_eq!(house.post(EXPLAIN, json!({"model": "m", "headers": headers})).await.status, 400);
 }

@@ -142,7 +142,7 @@ async fn what_is_wrong_with_a_rule_is_said_in_the_contracts_words() {
                 Some(_) => format!(
                     "fallbacks[0]: '{fallback}' is neither 'provider', 'provider/' nor 'provider/model' with a provider that is built in or configured"
                 ),
-                None => format!("cel_expression: {}", crate::governance::cel::Checker::default().check(text(&body["cel_expression"])).unwrap_err()),
+                None => format!("cel_expression: {}", crate::governance::cel::Checker::default().read(text(&body["cel_expression"])).unwrap_err()),
             };
             (body, status, says)
         }

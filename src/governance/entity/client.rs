@@ -24,6 +24,18 @@ pub struct ClientConfig {
     pub config_hash: String,
 }
 
+impl ClientConfig {
+    /// How often chain rules may follow one another where nobody says.
+    pub const CHAIN_MAX_USUAL: usize = 10;
+
+    /// How often chain rules may follow one another, `routing_chain_max_depth` of the contract.
+    pub fn chain_max(&self) -> usize {
+        let further: Option<serde_json::Value> = serde_json::from_str(&self.further).ok();
+        let depth = further.as_ref().and_then(|further| further.get("routing_chain_max_depth")?.as_u64());
+        depth.and_then(|depth| usize::try_from(depth).ok()).unwrap_or(ClientConfig::CHAIN_MAX_USUAL).clamp(1, 100)
+    }
+}
+
 impl Default for ClientConfig {
     fn default() -> ClientConfig {
         ClientConfig {

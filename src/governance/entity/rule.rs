@@ -1,6 +1,7 @@
 //! Routing rules as administrators write them.
 
 use super::Weight;
+use crate::governance::cel::Condition;
 use crate::governance::time::Timestamp;
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ pub struct RoutingRule {
     pub expression: String,
     /// Why it is not evaluated, if it was stored by another version and this one cannot read it.
     pub fault: Option<String>,
+    /// The expression made ready. Absent where `fault` says why.
+    pub condition: Option<Condition>,
     /// At least one; their weights sum to one.
     pub targets: Vec<RuleTarget>,
     /// `provider/model`, `provider/` or `provider`. Absent: the request's own stay.

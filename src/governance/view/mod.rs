@@ -14,7 +14,7 @@ use super::catalog::Catalog;
 use super::edit::{Applied, Edit, EntryKey};
 use super::entity::{
     BasicAuth, ClientConfig, Customer, ModelConfig, PricingOverride, Provider, ProviderKey, ProviderLimits,
-    RoutingRule, Team, VirtualKey,
+    RoutingRule, RuleScope, Team, VirtualKey,
 };
 use super::judge::Admission;
 use super::model_name;
@@ -26,6 +26,7 @@ use imbl::shared_ptr::DefaultSharedPtr;
 use imbl::{GenericHashMap, HashMap, OrdMap, OrdSet};
 use overrides::{Overrides, Wanted};
 use smallvec::SmallVec;
+use std::cmp::Reverse;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -58,6 +59,10 @@ pub struct View {
     /// Oldest first, as lists show them.
     callers_by_age: OrdMap<(Timestamp, Arc<str>), Arc<Caller>>,
     rules: OrdMap<Arc<str>, Arc<RoutingRule>>,
+    /// The same by scope, in the order in which they are tried.
+    rules_in_order: HashMap<RuleScope, OrdMap<RuleOrder, Arc<RoutingRule>>>,
+    /// How often chain rules may follow one another; 0 stands for the default.
+    chain_max: usize,
     /// What the config file last brought into force.
     applied: HashMap<EntryKey, Arc<Applied>>,
     pricing_overrides: Overrides,
@@ -113,6 +118,9 @@ pub struct Caller {
 pub struct ConfigLimits {
     pub limits: Vec<Limit>,
 }
+
+/// Smaller priorities first, and of equal ones the newest.
+type RuleOrder = (i64, Reverse<Timestamp>, Arc<str>);
 
 /// The limits on one attempt, in the order in which cells are taken.
 pub type Applying<'a> = SmallVec<[&'a Limit; 12]>;
@@ -275,6 +283,16 @@ impl View {
         self.rules.values()
     }
 
+    /// The rules of one scope, disabled ones included, in the order in which they are tried.
+    pub fn rules_in(&self, scope: &RuleScope) -> impl Iterator<Item = &Arc<RoutingRule>> {
+        self.rules_in_order.get(scope).into_iter().flat_map(OrdMap::values)
+    }
+
+    /// How often chain rules may follow one another.
+    pub fn chain_max(&self) -> usize {
+        if self.chain_max == 0 { ClientConfig::CHAIN_MAX_USUAL } else { self.chain_max }
+    }
+
     pub fn pricing_override(&self, id: &str) -> Option<&Arc<PricingOverride>> {
         self.pricing_overrides.get(id)
     }
@@ -334,15 +352,22 @@ impl View {
                 let gone = self.provider_limits.remove(provider);
                 slots.unlink(gone.iter().flat_map(|governed| &governed.limits));
             }
-            Edit::RoutingRule(rule) => drop(self.rules.insert(Arc::clone(&rule.id), Arc::clone(rule))),
-            Edit::RemoveRoutingRule(id) => drop(self.rules.remove(id)),
+            Edit::RoutingRule(rule) => {
+                self.take_rule(&rule.id);
+                self.rules.insert(Arc::clone(&rule.id), Arc::clone(rule));
+                self.rules_in_order.entry(rule.scope.clone()).or_default().insert(order(rule), Arc::clone(rule));
+            }
+            Edit::RemoveRoutingRule(id) => self.take_rule(id),
             Edit::PricingOverride(over) => self.pricing_overrides.put(over),
             Edit::RemovePricingOverride(id) => self.pricing_overrides.remove(id),
             Edit::Provider(provider) => {
                 self.providers.insert(Arc::clone(&provider.name), Arc::clone(provider));
             }
             Edit::RemoveProvider(name) => drop(self.providers.remove(name)),
-            Edit::Client(client) => self.client = Arc::clone(client),
+            Edit::Client(client) => {
+                self.client = Arc::clone(client);
+                self.chain_max = client.chain_max();
+            }
             Edit::BasicAuth(auth) => self.basic_auth = Arc::clone(auth),
             Edit::Policy(policy) => self.policy = policy.clone(),
             Edit::Catalog(catalog) => self.catalog = Arc::clone(catalog),
@@ -436,6 +461,15 @@ impl View {
         }
     }
 
+    fn take_rule(&mut self, id: &str) {
+        let Some(old) = self.rules.remove(id) else { return };
+        let Some(same) = self.rules_in_order.get_mut(&old.scope) else { return };
+        same.remove(&order(&old));
+        if same.is_empty() {
+            self.rules_in_order.remove(&old.scope);
+        }
+    }
+
     /// Gives the keys under a customer the customer as it is now.
     fn relink_customer(&mut self, id: &Arc<str>) {
         let teams: Vec<Arc<str>> = self.customer_teams.get(id).into_iter().flatten().cloned().collect();
@@ -454,6 +488,10 @@ impl View {
             }
         }
     }
+}
+
+fn order(rule: &RoutingRule) -> RuleOrder {
+    (rule.priority, Reverse(rule.created_at), Arc::clone(&rule.id))
 }
 
 /// Notes that `member` belongs to `owner`, if there is one.

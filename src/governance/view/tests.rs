@@ -1,6 +1,7 @@
 //! Whatever the order of changes, a view says the same as one that was built at once.
 
 use super::*;
+use crate::governance::cel::Condition;
 use crate::governance::edit;
 use crate::governance::entity::{
     Budget, KeySet, KeyValue, Limits, ModelPattern, ModelSet, OverrideScope, ProviderConfig, RuleScope, Weight,
@@ -166,6 +167,7 @@ fn rule(id: &str, scope: RuleScope) -> Edit {
         enabled: true,
         expression: String::new(),
         fault: None,
+        condition: Some(Condition::always()),
         targets: vec![],
         fallbacks: None,
         scope,
@@ -534,6 +536,7 @@ fn an_override_that_leaves_out_a_price_frees_nothing() {
         model: "m".to_owned(),
         upstream_model: "m".to_owned(),
         key: None,
+        choice: 0,
     };
     let cost = |view: &View, caller: &str, kind| {
         let caller = view.caller_by_id(caller).map(|caller| &**caller);

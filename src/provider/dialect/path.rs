@@ -23,6 +23,13 @@ pub struct Route {
     pub stream: Option<bool>,
 }
 
+impl Route {
+    /// For a body in OpenAI's dialect of which no path is known.
+    pub const fn openai(kind: RequestKind) -> Route {
+        Route { dialect: Dialect::OpenAi, kind, home: None, version: "v1", verb: "", model: None, stream: None }
+    }
+}
+
 /// What a path is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Door {

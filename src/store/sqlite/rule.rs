@@ -25,7 +25,10 @@ pub(super) fn load(db: &Connection, edits: &mut Vec<Edit>, warnings: &mut Vec<St
     let mut checker = Checker::default();
     each(db, "SELECT * FROM routing_rules", |row| {
         let (mut rule, mut faults) = read(row)?;
-        rule.fault = checker.check(&rule.expression).err().map(|error| error.to_string());
+        match checker.read(&rule.expression) {
+            Ok(condition) => rule.condition = Some(condition),
+            Err(error) => rule.fault = Some(error.to_string()),
+        }
         if rule.enabled {
             faults.extend(rule.fault.clone());
         }
@@ -57,6 +60,7 @@ fn read(row: &Row<'_>) -> Result<(RoutingRule, Vec<String>), StoreError> {
         enabled: row.get("enabled")?,
         expression: row.get("expression")?,
         fault: None,
+        condition: None,
         targets: Vec::<StoredTarget>::into_iter(targets).map(RuleTarget::from).collect(),
         fallbacks,
         scope: RuleScope::of(&scope.0, scope.1.as_deref()).ok_or_else(|| damaged("routing rule", &id))?,

@@ -1,6 +1,7 @@
 //! Every kind of object: it comes back as it went in, is replaced as a whole, and goes with all that is its.
 
 use super::*;
+use crate::governance::cel::{Checker, Condition};
 use crate::governance::entity::{
     BasicAuth, ClientConfig, Cloud, CloudConfig, CloudField, CustomProvider, Customer, KeyValue, ModelConfig,
     ModelPattern, OverrideScope, PRICE_FIELDS, PricingOverride, Provider, ProviderKey, ProviderLimits, RoutingRule,
@@ -114,6 +115,7 @@ pub(super) fn rule(id: &str, name: &str, priority: i64) -> RoutingRule {
         enabled: true,
         expression: "model == 'gpt-4o'".into(),
         fault: None,
+        condition: Checker::default().read("model == 'gpt-4o'").ok(),
         targets: vec![target(Some("openai"), 333_333), target(None, 666_667)],
         fallbacks: Some(vec!["anthropic/".into()]),
         scope: RuleScope::Global,
@@ -271,6 +273,7 @@ fn bare() -> Vec<Edit> {
         name: "renamed".into(),
         enabled: false,
         expression: String::new(),
+        condition: Some(Condition::always()),
         targets: vec![RuleTarget { provider: None, model: None, key_id: None, weight: Weight::ONE }],
         fallbacks: None,
         scope: RuleScope::Team("t".into()),
