@@ -221,12 +221,14 @@ fn an_overloaded_provider_gives_way_to_the_next_key() {
         let failures =
             [status(529, "overloaded_error"), status(429, "rate_limit_error"), status(401, "authentication_error")];
         for (n, failure) in failures.into_iter().chain([error_first()]).enumerate() {
+            house.heal("anthropic").await;
             house.fake.script([failure, good(plain())]);
             let reply = house.call(MESSAGES, &key, &message(true)).await;
             assert_eq!((reply.status, reply.header("x-tollgate-attempts")), (200, Some("2")), "{n}: {reply:?}");
             assert_eq!(house.spent(&key).await, (n as u64 + 1) * (1_000 * INPUT + 100 * OUTPUT), "{n}");
         }
         // The last one's own answer is passed on, unless it is about our account.
+        house.heal("anthropic").await;
         house.fake.script([status(529, "overloaded_error"), status(529, "overloaded_error")]);
         let reply = house.call(MESSAGES, &key, &message(false)).await;
         assert_eq!((reply.status, &reply.json()["error"]["type"]), (529, &json!("overloaded_error")), "{reply:?}");

@@ -115,6 +115,7 @@ fn a_request_is_signed_as_it_is_sent_and_again_for_the_next_key() {
     bedrock_house(async |house| {
         let key = bedrock_key(house, 1.0).await;
         for path in ["amazon.nova-pro-v1:0", "amazon.nova-pro-v1%3A0", "bedrock%2Famazon.nova-pro-v1%3A0"] {
+            house.heal("bedrock").await;
             house.fake.script([status(403, "AccessDeniedException"), good(plain())]);
             let reply = house.call(&format!("/bedrock/model/{path}/converse?x=y"), &key, &converse()).await;
             assert_eq!((reply.status, reply.header("x-tollgate-attempts")), (200, Some("2")), "{reply:?}");
@@ -178,6 +179,7 @@ fn errors_are_those_of_the_dialect() {
         house.fake.script([status(403, "AccessDeniedException"), status(403, "UnrecognizedClientException")]);
         let reply = house.call(&path, &key, &converse()).await;
         assert!(!refused(&reply, 502, "InternalServerException", "upstream_credentials_rejected").contains("arn:"));
+        house.heal("bedrock").await;
         house.fake.script([status(400, "ValidationException")]);
         let reply = house.call(&path, &key, &converse()).await;
         assert_eq!((reply.status, reply.header("x-amzn-errortype")), (400, Some("ValidationException")), "{reply:?}");

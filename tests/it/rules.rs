@@ -151,7 +151,7 @@ fn fallbacks_of_the_body_are_tried_and_stay_here() {
     house_with(three_providers, async |house| {
         let key = key_for_all(house, json!({})).await;
         let body = |fallbacks: Value| with(chat_stream(), json!({"fallbacks": fallbacks, "user": "u"}));
-        house.fake.script([status(500), status(429), Good::default().into()]);
+        house.fake.script([status(500), status(503), Good::default().into()]);
         let reply = house.chat(&key, &body(json!(["near/gpt-4o", "nobody/x", "far/"]))).await;
         served(&reply, "far", None);
         assert_eq!(reply.header("x-tollgate-attempts"), Some("3"));
