@@ -102,7 +102,7 @@ fn a_long_body_falls_over_to_another_provider() {
     };
     house_with(change, async |house| {
         let config = |provider: &str, weight: u32| json!({"provider": provider, "weight": weight, "allowed_models": ["gpt-4o"], "key_ids": ["*"]});
-        let key = house.key(json!({"provider_configs": [config("local", 2), config("openai", 1)]})).await;
+        let key = house.key(json!({"provider_configs": [config("local", 1), config("openai", 0)]})).await;
         let body = upstream(&long_chat(MIB));
         house.fake.script([status(503), Good::default().into()]);
         let reply = post(&house.http, house, &key, &body).await;

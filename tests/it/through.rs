@@ -174,7 +174,7 @@ fn another_provider_takes_over_where_a_proxy_refuses() {
         })
         .await;
         let config = |provider: &str, weight: u32| json!({"provider": provider, "weight": weight, "allowed_models": ["gpt-4o"], "key_ids": ["*"]});
-        let key = house.key(json!({"provider_configs": [config("behind", 9), config("openai", 1)]})).await;
+        let key = house.key(json!({"provider_configs": [config("behind", 1), config("openai", 0)]})).await;
         let mut body = chat();
         body["model"] = json!("gpt-4o");
         let reply = house.chat(&key, &body).await;

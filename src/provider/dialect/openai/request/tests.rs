@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::governance::model_name;
 use crate::provider::Rewrite;
 use bytes::Bytes;
 
@@ -322,6 +323,10 @@ fn what_other_parsers_read_differently_is_refused() {
     refused(r#"{"model":"m","n":18446744073709551615,"messages":[]}"#);
 }
 
+fn any_model() -> impl Strategy<Value = String> {
+    r"[^\s\pC]{1,20}".prop_filter("no model has such a name", |name| model_name::fault(name).is_none())
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_survived(body in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -332,7 +337,7 @@ proptest! {
 
     #[test]
     fn a_rewritten_call_is_the_same_with_another_name(
-        messages in any_json(), tools in any_json(), rest in any_json(), model in r"[^\s\pC]{1,20}", upstream in r"[^\s\pC]{1,20}",
+        messages in any_json(), tools in any_json(), rest in any_json(), model in any_model(), upstream in any_model(),
         options in prop_oneof![Just(None), Just(Some("null")), Just(Some("{}")), Just(Some(r#"{"x":[1]}"#)),
             Just(Some(r#"{"include_usage":false}"#)), Just(Some(r#"{"include_usage":true}"#))],
         pretty: bool, ask: bool,
