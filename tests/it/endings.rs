@@ -167,8 +167,9 @@ impl Books {
     async fn added(&mut self, house: &House) -> Vec<Line> {
         house.written().await;
         let ledger = Connection::open(&self.path).unwrap();
-        let mut lines =
-            ledger.prepare("SELECT id, ending, estimated, cost_nanos FROM ledger_entries ORDER BY admitted_at").unwrap();
+        let mut lines = ledger
+            .prepare("SELECT id, ending, estimated, cost_nanos FROM ledger_entries ORDER BY admitted_at")
+            .unwrap();
         let read = |row: &rusqlite::Row<'_>| {
             let line = Line { ending: row.get(1)?, estimated: row.get(2)?, cost: row.get::<_, i64>(3)?.unsigned_abs() };
             Ok((row.get::<_, Vec<u8>>(0)?, line))
