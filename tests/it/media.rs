@@ -2,7 +2,7 @@
 
 use crate::fake::answers::{document, stream};
 use crate::fake::{Behaviour, Step};
-use crate::house::{House, Key, Reply, house};
+use crate::house::{House, Key, Reply, house, house_with};
 use serde_json::{Value, json};
 
 /// Nano-dollars of gpt-image-1.5 for a token of text and of a picture.
@@ -119,6 +119,28 @@ fn speech_is_charged_by_the_characters_that_were_sent() {
             assert_eq!(reply.status, 400, "{reply:?}");
         }
         assert_eq!(house.fake.seen().len(), 3);
+    });
+}
+
+#[test]
+fn what_can_cost_more_than_any_call_may_is_never_asked_for() {
+    let strict = |config: &mut Value| {
+        config["governance"] = json!({"admission": "never_exceed"});
+    };
+    house_with(strict, async |house| {
+        // A picture of this size has 9,192 tokens at most.
+        let key = house.key_with_budget(0.3).await;
+        let mut asked = json!({"model": "gpt-image-1.5", "prompt": "a", "size": "1024x1024", "quality": "low", "n": 2});
+        let reply = house.call("/v1/images/generations", &key, &asked).await;
+        assert_eq!((reply.status, &reply.json()["error"]["type"]), (402, &json!("budget_exceeded")), "{reply:?}");
+        asked["n"] = json!(1);
+        let usage = json!({"input_tokens": 8, "output_tokens": 272});
+        house.fake.script([answers(json!({"created": 1, "data": [{"b64_json": "QUJD"}], "usage": usage}))]);
+        let reply = house.call("/v1/images/generations", &key, &asked).await;
+        assert_eq!((reply.status, reply.header("x-tollgate-max-tokens")), (200, None), "{reply:?}");
+        // The bound of a picture is what was held, and the true price what is charged.
+        assert_eq!(house.spent(&key).await, 8 * TEXT + 272 * DRAWN);
+        assert_eq!(house.fake.seen().len(), 1);
     });
 }
 
