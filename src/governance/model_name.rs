@@ -1,5 +1,22 @@
 //! Model names and the names they stand for.
 
+/// The longest name that is one.
+const BYTES_MAX: usize = 2_048;
+
+/// What keeps a text from being the name of a model, if anything does. Some dialects write the name into a path,
+/// where `.` and `..` would lead elsewhere.
+pub fn fault(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("must not be empty")
+    } else if name.trim() != name || name.contains(char::is_control) {
+        Some("must not begin or end with blanks, nor hold control characters")
+    } else if name.split('/').any(|part| matches!(part, "." | "..")) {
+        Some("must not have '.' or '..' between slashes")
+    } else {
+        (name.len() > BYTES_MAX).then_some("is too long")
+    }
+}
+
 /// The part behind a `provider/` prefix; of a nested name the last part.
 pub fn without_prefix(model: &str) -> &str {
     model.rsplit('/').next().unwrap_or(model)
@@ -43,6 +60,18 @@ fn is_release(suffix: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn names_are_told_from_other_texts() {
+        for good in ["m", "accounts/fireworks/models/m", "gpt-4.1", "a..b", "meta-llama/Llama-3.3", "modell für alles"]
+        {
+            assert_eq!(fault(good), None, "{good}");
+        }
+        for bad in ["", " m", "m\n", "a\r\nX: 1", "x/../m", "..", "./m", "m/."] {
+            assert!(fault(bad).is_some(), "{bad:?}");
+        }
+        assert!(fault(&"m".repeat(BYTES_MAX + 1)).is_some());
+    }
 
     #[test]
     fn releases_share_a_name() {

@@ -152,11 +152,13 @@ fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
 fn allowed_v4(address: Ipv4Addr, private: bool) -> bool {
     /// Metadata services of clouds outside the link-local range.
     const METADATA: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
-    let [a, b, ..] = address.octets();
-    let is_no_host = a == 0 || address.is_link_local() || address.is_multicast() || address.is_broadcast();
+    let [a, b, c, _] = address.octets();
+    let is_no_host = a == 0 || a >= 240 || address.is_link_local() || address.is_multicast();
     let never = is_no_host || METADATA.contains(&address);
     let shared = a == 100 && (64..128).contains(&b);
-    !never && (private || !(address.is_private() || address.is_loopback() || shared))
+    // For protocols, and for measuring networks: some clouds have their metadata there.
+    let special = (a, b, c) == (192, 0, 0) || (a == 198 && (18..20).contains(&b));
+    !never && (private || !(address.is_private() || address.is_loopback() || shared || special))
 }
 
 fn allowed_v6(address: Ipv6Addr, private: bool) -> bool {
@@ -165,7 +167,9 @@ fn allowed_v6(address: Ipv6Addr, private: bool) -> bool {
         || address.is_unicast_link_local()
         || address.is_multicast()
         || address == EC2_METADATA;
-    !never && (private || !(address.is_loopback() || address.is_unique_local()))
+    // fec0::/10, as private networks were once numbered.
+    let site_local = address.segments()[0] & 0xffc0 == 0xfec0;
+    !never && (private || !(address.is_loopback() || address.is_unique_local() || site_local))
 }
 
 #[cfg(test)]
@@ -214,6 +218,12 @@ mod tests {
         check("100.64.0.1", true, false);
         check("169.254.169.254", false, false);
         check("0.0.0.0", false, false);
+        check("192.0.0.192", true, false);
+        check("198.18.0.1", true, false);
+        check("198.20.0.1", true, true);
+        check("255.255.255.255", false, false);
+        check("240.0.0.1", false, false);
+        check("fec0::1", true, false);
         check("100.100.100.200", false, false);
         check("168.63.129.16", false, false);
         check("64:ff9b::a9fe:a9fe", false, false);

@@ -55,8 +55,11 @@ pub(super) fn settle(state: &State, metrics: &Metrics, call: &Call, admitted: Ad
     metrics.attempted(&provider, ending.as_str());
     match usage.source {
         Source::Exact => {
-            let answers = call.choices.max(1);
-            state.expectations.learn(&provider, &hold.tag().model, usage.output_total() / answers);
+            let each = usage.output_total() / call.choices.max(1);
+            // An answer that its own cap cut short says nothing about how long answers are.
+            if call.output_cap.is_none_or(|cap| each < cap) {
+                state.expectations.learn(&provider, &hold.tag().model, each);
+            }
         }
         Source::Estimated => metrics.estimated(&provider),
     }

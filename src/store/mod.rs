@@ -52,6 +52,11 @@ pub trait Ledger: Send {
     fn tidy(&mut self, _now: Timestamp) -> Result<(), StoreError> {
         Ok(())
     }
+
+    /// All is written, and the process is about to end: leaves one file that is whole without others beside it.
+    fn close(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A team's id and a customer's.

@@ -146,6 +146,9 @@ impl Pen {
             if let Some(deadline) = deadline
                 && ((wrote && self.outbox.unwritten() == 0) || stopwatch() >= deadline)
             {
+                if let Err(error) = self.ledger.close() {
+                    tracing::warn!(%error, "the database's log stays beside it; nothing is lost");
+                }
                 return;
             }
         }

@@ -5,6 +5,7 @@ use super::trace::Trace;
 use super::{Live, Question};
 use crate::governance::entity::{ModelSet, Provider, ProviderConfig, ProviderKey, Weight, is_built_in_provider};
 use crate::governance::judge::{Admission, admits};
+use crate::governance::model_name;
 use crate::governance::pricing::{Price, UnknownModel};
 use crate::governance::refusal::Refusal;
 use crate::governance::request::{Dialect, RequestKind};
@@ -107,11 +108,12 @@ impl<'a> Pin<'a> {
 }
 
 /// A fallback taken apart: `provider/model`, or `provider/` or `provider` for the model that the client asked
-/// for. `None`: it names no known provider.
+/// for. `None`: it names no known provider, or no model.
 pub(super) fn fallback<'a>(view: &View, text: &'a str, incoming: &'a str) -> Option<(&'a str, &'a str)> {
     let (provider, model) = text.split_once('/').unwrap_or((text, ""));
     let known = view.provider(provider).is_some() || is_built_in_provider(provider);
-    known.then_some((provider, if model.is_empty() { incoming } else { model }))
+    let model = if model.is_empty() { incoming } else { model };
+    (known && model_name::fault(model).is_none()).then_some((provider, model))
 }
 
 /// The targets of a provider that was named.

@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 
 use super::call::Cap;
 use super::{CallError, Part, Shape, Weigher, Weight};
+use crate::governance::model_name;
 use crate::governance::request::Dialect;
 
 /// Longer names of models exist nowhere; names reach logs and metrics.
-const MODEL_BYTES_MAX: usize = 2_048;
 /// Longer names of members are none of those that count.
 const NAME_BYTES_MAX: usize = 64;
 /// A count given as a float is exact up to here.
@@ -269,13 +269,9 @@ pub(super) fn model(raw: &RawValue) -> Result<String, CallError> {
 
 /// The name of a model, wherever it was found, if it is one.
 pub(super) fn checked_model(model: String) -> Result<String, CallError> {
-    match model.len() {
-        0 => Err(CallError::of("model", "must not be empty")),
-        _ if model.trim() != model || model.contains(char::is_control) => {
-            Err(CallError::of("model", "must not begin or end with blanks, nor hold control characters"))
-        }
-        1..=MODEL_BYTES_MAX => Ok(model),
-        _ => Err(CallError::of("model", "is too long")),
+    match model_name::fault(&model) {
+        Some(fault) => Err(CallError::of("model", fault)),
+        None => Ok(model),
     }
 }
 

@@ -194,8 +194,12 @@ pub fn upstream_path(route: &Route, model: &str, versioned: bool) -> String {
     match dialect {
         Dialect::OpenAi | Dialect::Anthropic | Dialect::Cohere => format!("{version}{verb}"),
         Dialect::Gemini => {
-            let collection = if model.starts_with(TUNED) { "" } else { "models/" };
-            format!("{version}/{collection}{}:{verb}", encode(model, b"/@:"))
+            let (collection, model) = match model.strip_prefix(TUNED) {
+                Some(model) => (TUNED, model),
+                None => ("models/", model),
+            };
+            // A slash or a colon in a name would be another path, or another verb.
+            format!("{version}/{collection}{}:{verb}", encode(model, b"@"))
         }
         // The whole name is one part, whatever is in it.
         Dialect::Bedrock => format!("/model/{}/{verb}", encode(model, b"")),
@@ -311,10 +315,10 @@ mod tests {
             "/langchain/genai/v1/models/m:batchEmbedContents",
             Some(("/v1/models/m:batchEmbedContents", Embedding, false, "m")),
         );
-        let named = "/v1/models/gemini/x:generateContent";
+        let named = "/v1/models/gemini%2Fx:generateContent";
         check("/genai/v1/models/gemini%2Fx:generateContent", Some((named, ChatCompletion, false, "gemini/x")));
         check("/genai/v1/models/gemini/x:generateContent", Some((named, ChatCompletion, false, "gemini/x")));
-        let odd = "/v1/models/a@1:b%20c%3Fd:generateContent";
+        let odd = "/v1/models/a@1%3Ab%20c%3Fd:generateContent";
         check("/genai/v1/models/a@1:b%20c%3fd:generateContent", Some((odd, ChatCompletion, false, "a@1:b c?d")));
         let tuned = "/v1/tunedModels/t:generateContent";
         check("/genai/v1/tunedModels/t:generateContent", Some((tuned, ChatCompletion, false, "tunedModels/t")));

@@ -24,9 +24,12 @@ use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Kept connections that turn out to be closed, before a new one is made.
-const STALE_MAX: u32 = 3;
-const STALE_WITHIN: Duration = Duration::from_secs(1);
+/// Kept connections that turn out to be closed, before a new one is made: one, since nobody can prove that the
+/// request was not read, and an attempt has one hold.
+const STALE_MAX: u32 = 1;
+/// A connection that was closed while nobody looked says so within one way there and back. A provider that read the
+/// request and then broke off has worked on it, and may bill it.
+const STALE_WITHIN: Duration = Duration::from_millis(150);
 /// An error answer is kept up to this size while other targets are tried.
 const KEPT_MAX: usize = 64 * 1024;
 const KEPT_TIMEOUT: Duration = Duration::from_secs(2);

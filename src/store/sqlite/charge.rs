@@ -104,15 +104,18 @@ pub(super) fn add(
     fresh: &[(i64, &Entry)],
     first_new: Option<i64>,
 ) -> Result<(), StoreError> {
-    let mut opened = Vec::new();
+    let (mut opened, mut nexts) = (Vec::new(), Vec::with_capacity(parts.len()));
     for (&(key, start), part) in parts {
-        if put(tx, key, start, part)? {
+        let Put { is_new, next } = put(tx, key, start, part)?;
+        nexts.push(next);
+        if is_new {
             let strays = strays(tx, key, start)?;
             opened.push(Opened { key, start, amount: part.amount, strays });
         }
     }
-    for (&(key, start), part) in parts {
-        let next = next_start(tx, key, start)?;
+    for ((&(key, start), part), next) in parts.iter().zip(nexts) {
+        // Windows that were opened just now may follow on others of this batch.
+        let next = if opened.is_empty() { next } else { next_start(tx, key, start)? };
         if !part.follows(start, next) {
             write_strays(tx, key, start, next, fresh)?;
         }
@@ -139,24 +142,41 @@ pub(super) fn amend(
     )?;
     if kept {
         let part = Part { amount, admitted: Some((at, at)), odd: said.of(key.measure) != amount };
-        put(tx, key, start, &part)?;
-        if !part.follows(start, next_start(tx, key, start)?) {
+        let Put { next, .. } = put(tx, key, start, &part)?;
+        if !part.follows(start, next) {
             write_stray(tx, entry, key, start, amount)?;
         }
     }
     Ok(kept)
 }
 
-/// Adds to one window's balance; true if it was not there. The sum is made here because SQLite's own would
-/// turn an overflow into a float.
-fn put(tx: &Transaction<'_>, key: &LimitKey, start: Timestamp, part: &Part) -> Result<bool, StoreError> {
+/// What became of a window's balance.
+struct Put {
+    /// It was not there.
+    is_new: bool,
+    /// Where the window after it begins.
+    next: Option<Timestamp>,
+}
+
+/// Adds to one window's balance. The sum is made here because SQLite's own would turn an overflow into a float.
+fn put(tx: &Transaction<'_>, key: &LimitKey, start: Timestamp, part: &Part) -> Result<Put, StoreError> {
     let (measure, start) = (key.measure.as_str(), start.millis());
     let latest = part.admitted.map_or(0, |(_, last)| last.millis());
-    let spent: Option<i64> = find(
-        tx,
-        "SELECT spent FROM balances WHERE limit_id = ?1 AND measure = ?2 AND window_start = ?3",
-        params![key.id, measure, start],
+    // The window and the one after it in one look: this is done for each limit of each batch.
+    let (mut spent, mut next) = (None, None);
+    let mut look = tx.prepare_cached(
+        "SELECT window_start, spent FROM balances
+         WHERE limit_id = ?1 AND measure = ?2 AND window_start >= ?3 ORDER BY window_start LIMIT 2",
     )?;
+    let mut rows = look.query(params![key.id, measure, start])?;
+    while let Some(row) = rows.next()? {
+        let at: i64 = row.get(0)?;
+        if at == start {
+            spent = Some(row.get::<_, i64>(1)?);
+        } else if next.is_none() {
+            next = Some(Timestamp::from_millis(at));
+        }
+    }
     let sum = spent.unwrap_or(0).saturating_add(part.amount);
     let sql = match spent {
         Some(_) => {
@@ -166,7 +186,7 @@ fn put(tx: &Transaction<'_>, key: &LimitKey, start: Timestamp, part: &Part) -> R
         None => "INSERT INTO balances (limit_id, measure, window_start, spent, latest) VALUES (?1, ?2, ?3, ?4, ?5)",
     };
     execute(tx, sql, params![key.id, measure, start, sum, latest])?;
-    Ok(spent.is_none())
+    Ok(Put { is_new: spent.is_none(), next })
 }
 
 /// Where the window after this one begins.

@@ -63,6 +63,12 @@ impl Ledger for SqliteLedger {
         more.map(drop).map_err(|error| error.doing(|| "forget what is older than the ledger keeps".to_owned()))
     }
 
+    /// Passive: it waits for nobody, and what a reader still holds back stays in the log beside the file.
+    fn close(&mut self) -> Result<(), StoreError> {
+        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()));
+        checkpoint.map_err(|error| StoreError::from(error).doing(|| "copy the log into the database".to_owned()))
+    }
+
     fn limits(&mut self) -> Result<Vec<LimitKey>, StoreError> {
         limits(&self.connection).map_err(|error| error.doing(|| "read which limits there are".to_owned()))
     }
