@@ -17,7 +17,9 @@ pub mod sign;
 pub mod stream;
 
 pub use dialect::openai::usage_from_value;
-pub use dialect::{Call, CallError, Door, FirstEvent, Garbage, Rewrite, Route, Weight, framing, read_call};
+pub use dialect::{
+    Call, CallError, Door, FirstEvent, Garbage, Rewrite, Route, Weight, framing, read_call, read_typed_call,
+};
 pub use reader::{Framing, Out, Reader, Reading};
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::governance::refusal::Refusal;
 use crate::governance::request::RequestKind;
 use crate::governance::route::{self, Target};
 use crate::governance::time::Timestamp;
-use crate::governance::usage::Usage;
+use crate::governance::usage::{Source, Usage};
 use crate::governance::view::Caller;
 use crate::provider::Call;
 use crate::state::expectation::OUTPUT_UNKNOWN;
@@ -121,13 +121,24 @@ struct Bound<'a> {
     allowed: u64,
     lowered_max: u64,
     lowered_min: u64,
+    /// What there is beside tokens.
+    units: Usage,
 }
 
 impl<'a> Bound<'a> {
     /// `least` tokens are worth asking for; what the call thinks before it writes comes on top.
     fn of(call: &Call, price: Option<&'a Price>, least: u64) -> Bound<'a> {
         if is_free(call.kind) {
-            return Bound { kind: call.kind, price, input: 0, choices: 1, allowed: 0, lowered_max: 0, lowered_min: 0 };
+            return Bound {
+                kind: call.kind,
+                price,
+                input: 0,
+                choices: 1,
+                allowed: 0,
+                lowered_max: 0,
+                lowered_min: 0,
+                units: Usage::default(),
+            };
         }
         let window = price.and_then(|price| price.input_tokens_max);
         let whole = window.unwrap_or(TOKENS_UNKNOWN_MAX);
@@ -137,16 +148,34 @@ impl<'a> Bound<'a> {
             _ => call.input_bound().map_or(whole, |bound| bound.min(window.unwrap_or(u64::MAX))),
         };
         let known = [call.output_cap, price.and_then(|price| price.output_tokens_max)].into_iter().flatten().min();
+        if let Some(most) = call.media.map(|media| media.most()) {
+            // What is drawn, spoken or written down cannot be lowered.
+            let heard = most.audio_input.min(window.unwrap_or(u64::MAX));
+            let units = Usage { audio_input: 0, output: 0, ..most };
+            let (input, each, choices) = (input.saturating_add(heard), most.output, call.choices.max(1));
+            return Bound {
+                kind: call.kind,
+                price,
+                input,
+                choices,
+                allowed: each,
+                lowered_max: each,
+                lowered_min: each,
+                units,
+            };
+        }
         let allowed = if !call.kind.has_output() { 0 } else { known.unwrap_or(whole) };
         let lowered_min = least.saturating_add(call.thinking).min(allowed);
         // Providers refuse a cap above what the model can write. Where nobody knows that, one is not guessed.
         let lowered_max = if known.is_some() { allowed } else { allowed.min(OUTPUT_UNKNOWN).max(lowered_min) };
-        Bound { kind: call.kind, price, input, choices: call.choices.max(1), allowed, lowered_max, lowered_min }
+        let (choices, units) = (call.choices.max(1), Usage::default());
+        Bound { kind: call.kind, price, input, choices, allowed, lowered_max, lowered_min, units }
     }
 
     /// What the call can use and cost if each answer has so many tokens.
     fn at(&self, output: u64) -> (Usage, Spend) {
-        let usage = Usage::estimated(self.input, output.saturating_mul(self.choices));
+        let output = output.saturating_mul(self.choices);
+        let usage = Usage { input: self.input, output, source: Source::Estimated, ..self.units };
         let Spend { tokens, .. } = spend(None, self.kind, &usage);
         let cost = self.price.map(|price| price.cost_bound(self.kind, &usage)).unwrap_or_default();
         (usage, Spend { cost: cost.min(Nanos::new(SPEND_MAX)), tokens })
@@ -176,7 +205,8 @@ impl<'a> Bound<'a> {
     /// An expectation above the bound is none.
     fn within_reason(&self, expected: Usage) -> Usage {
         let most = self.most().0;
-        Usage::estimated(expected.input.min(most.input), expected.output.min(most.output))
+        let (input, output) = (expected.input.min(most.input), expected.output.min(most.output));
+        Usage { input, output, audio_input: expected.audio_input.min(most.input), ..expected }
     }
 }
 
@@ -189,6 +219,16 @@ fn is_free(kind: RequestKind) -> bool {
 fn expected(state: &State, call: &Call, target: &Target, price: Option<&Price>) -> Usage {
     if is_free(call.kind) {
         return Usage::estimated(0, 0);
+    }
+    if let Some(media) = &call.media {
+        let usage = media.expected();
+        let each = match call.kind {
+            RequestKind::ImageGeneration => {
+                state.expectations.output(&target.provider.name, &target.model, Some(usage.output))
+            }
+            _ => usage.output,
+        };
+        return Usage { input: call.input_estimate(), output: each.saturating_mul(call.choices.max(1)), ..usage };
     }
     if !call.kind.has_output() {
         // The model's window holds for each text of a batch, not for all of them.

@@ -3,11 +3,11 @@
 use super::Halt;
 use crate::governance::refusal::Refusal;
 use crate::governance::request::Dialect;
-use crate::provider::{Call, CallError, Door, Route, dialect, read_call};
+use crate::provider::{Call, CallError, Door, Route, dialect, read_typed_call};
 use crate::state::clock::stopwatch;
 use crate::wire::fallbacks;
 use bytes::{Bytes, BytesMut};
-use http::{Method, header};
+use http::{HeaderValue, Method, header};
 use pingora_proxy::Session;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -18,6 +18,8 @@ const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
 const BODY_TOTAL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Memory is reserved for what has come, not for what a header promises.
 const RESERVE_MAX: usize = 1024 * 1024;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub(super) struct Request {
     pub(super) call: Call,
     /// Without the fallbacks.
     pub(super) body: Bytes,
+    /// What the body is: JSON, or a form as the client says it.
+    pub(super) content_type: HeaderValue,
     /// The client's own. Absent: it said nothing about them.
     pub(super) fallbacks: Option<Vec<String>>,
 }
@@ -70,8 +74,10 @@ pub(super) struct Request {
 pub(super) async fn read(session: &mut Session, route: Route, max: u64) -> Result<Request, Halt> {
     let body = read_body(session, max).await?;
     let (body, fallbacks) = fallbacks::take(body)?;
-    let call = read_call(&route, &body).map_err(invalid)?;
-    Ok(Request { route, call, body, fallbacks })
+    let said = session.req_header().headers.get(header::CONTENT_TYPE).filter(|_| route.is_form());
+    let call = read_typed_call(&route, said.and_then(|said| said.to_str().ok()), &body).map_err(invalid)?;
+    let content_type = said.cloned().unwrap_or(JSON);
+    Ok(Request { route, call, body, content_type, fallbacks })
 }
 
 fn invalid(error: CallError) -> Halt {

@@ -17,6 +17,11 @@ use crate::telemetry::Metrics;
 /// Above this, a count of tokens is taken for nonsense when the model's own bounds are unknown.
 const TOKENS_SANE_MAX: u64 = 100_000_000;
 
+/// Pictures and sound that have so many times the tokens that we took for the most are nonsense.
+const MEDIA_FACTOR: u64 = 4;
+/// Instructions of the provider's own may be in the input.
+const MEDIA_INPUT_LEAST: u64 = 1_024;
+
 /// How an attempt ended, with what was read of its answer.
 pub(super) enum End<'a> {
     /// No byte was sent, or the provider refused the call: no charge.
@@ -108,11 +113,14 @@ fn charged(metrics: &Metrics, call: &Call, reading: &Reading, admitted: &Admitte
     let estimate = |output: u64| Usage::estimated(expected.input, output.min(most));
     let usage = match (&reading.usage, &reading.garbage) {
         // Something was written, so "nothing" is not the truth.
-        (Some(usage), _) if usage.total() == 0 && reading.delivered_tokens > 0 => {
+        (Some(usage), _) if usage.total() == 0 && usage.input_millis == 0 && reading.delivered_tokens > 0 => {
             Usage { reported_cost: usage.reported_cost, ..estimate(reading.delivered_tokens) }
         }
-        (Some(usage), _) if plausible(call, usage, price) => *usage,
+        (Some(usage), _) if plausible(call, usage, price, &admitted.bound.0) => {
+            call.media.map_or(*usage, |media| of_media(call, &media.complete(usage), price, &expected))
+        }
         (Some(_), _) | (None, Some(_)) => return admitted.hold.estimate(),
+        (None, None) if let Some(media) = &call.media => of_media(call, &media.known(), price, &expected),
         // Of an answer that is not streamed the provider has probably written all, and nobody will tell
         // how much.
         (None, None) if !call.stream => estimate(expected.output.max(reading.delivered_tokens)),
@@ -124,8 +132,25 @@ fn charged(metrics: &Metrics, call: &Call, reading: &Reading, admitted: &Admitte
     (usage, spend(price, call.kind, &usage))
 }
 
+/// What is known of pictures or sound, if what is not known does not count at this price; else what was expected.
+fn of_media(call: &Call, known: &Usage, price: Option<&Price>, expected: &Usage) -> Usage {
+    let nothing = *known == Usage { tier: known.tier, ..Usage::default() };
+    let cost = |usage: &Usage| charge::cost(price, call.kind, usage);
+    let told = known.total() > 0 || known.input_millis > 0;
+    let enough =
+        if told { cost(known) > Nanos::ZERO || cost(expected) == Nanos::ZERO } else { cost(known) == cost(expected) };
+    if !nothing && enough { *known } else { *expected }
+}
+
 /// Usage beyond the model's own bounds is a fault of the one who counted.
-fn plausible(call: &Call, usage: &Usage, price: Option<&Price>) -> bool {
+fn plausible(call: &Call, usage: &Usage, price: Option<&Price>, most: &Usage) -> bool {
+    if call.media.is_some() {
+        // No other count of theirs is ours to doubt, but none is far beyond what we took for the most.
+        let far = |told: u64, most: u64| told > most.saturating_mul(MEDIA_FACTOR);
+        return !far(usage.output_total(), most.output)
+            && !far(usage.input_total(), most.input.max(MEDIA_INPUT_LEAST))
+            && usage.input_millis <= most.input_millis;
+    }
     // For embeddings the window holds for each text of a batch, and nobody counted those.
     let price = price.filter(|_| call.kind != RequestKind::Embedding);
     let window =

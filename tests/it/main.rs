@@ -19,6 +19,7 @@ mod floors;
 mod gemini;
 mod governed;
 mod house;
+mod media;
 mod money;
 mod odd;
 mod prices;

@@ -2,8 +2,8 @@
 
 use crate::anthropic::{anthropic_house, anthropic_key};
 use crate::bedrock::{bedrock_house, bedrock_key};
-use crate::fake::Behaviour;
-use crate::fake::answers::Good;
+use crate::fake::answers::{Good, document};
+use crate::fake::{Behaviour, Step};
 use crate::gemini::{gemini_house, gemini_key};
 use crate::house::{House, chat, house, soon};
 use serde_json::json;
@@ -26,9 +26,21 @@ async fn run(house: &House, script: &str, arguments: &[&str]) {
 #[test]
 fn the_official_sdk_works_unchanged() {
     house(async |house| {
-        house.fake.usually(Behaviour::new(|request| {
-            let calls_tool = request.json()["model"] == "gpt-4o-mini";
-            Good { calls_tool, ..Good::default() }.steps(request)
+        house.fake.usually(Behaviour::new(|request| match &*request.path {
+            "/v1/images/generations" => document(&json!({"created": 1, "data": [{"b64_json": "QUJD"}],
+                "usage": {"input_tokens": 10, "output_tokens": 100, "total_tokens": 110,
+                    "input_tokens_details": {"text_tokens": 10, "image_tokens": 0}}})),
+            "/v1/audio/speech" => {
+                let head = b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: 11\r\n\r\n";
+                vec![Step::Send([&head[..], b"\xff\xfb not text"].concat().into())]
+            }
+            "/v1/audio/transcriptions" => {
+                document(&json!({"text": Good::default().words.concat(), "usage": {"type": "duration", "seconds": 9}}))
+            }
+            _ => {
+                let calls_tool = request.json()["model"] == "gpt-4o-mini";
+                Good { calls_tool, ..Good::default() }.steps(request)
+            }
         }));
         let key = house.key_with_budget(10.0).await;
         let spent = house.key_with_budget(0.001).await;

@@ -80,6 +80,21 @@ def embeddings():
     assert answer.data[0].embedding == [0.25, -0.5, 1.0], answer
 
 
+def images():
+    answer = client().images.generate(model="openai/gpt-image-1.5", prompt="a tower", size="1024x1024")
+    assert answer.data[0].b64_json == "QUJD" and answer.usage.output_tokens == 100, answer
+
+
+def speech():
+    answer = client().audio.speech.create(model="openai/tts-1", voice="alloy", input="hello")
+    assert answer.read() == b"\xff\xfb not text", answer
+
+
+def transcriptions():
+    answer = client().audio.transcriptions.create(model="openai/whisper-1", file=("a.mp3", b"ID3" * 1000))
+    assert (answer.text, answer.usage.seconds) == (TEXT, 9), answer
+
+
 def completions():
     answer = client().completions.create(model="openai/gpt-4o", prompt="hello")
     assert answer.choices[0].text == TEXT, answer
@@ -152,6 +167,9 @@ for test in [
     tools,
     streamed_tools,
     embeddings,
+    images,
+    speech,
+    transcriptions,
     completions,
     responses,
     streamed_responses,

@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Weight;
+use super::{Media, Weight};
 use crate::governance::request::{Dialect, RequestKind};
 use crate::governance::usage::ServiceTier;
 
@@ -48,6 +48,8 @@ pub struct Call {
     /// The tier asked for; the answer names the one that served.
     pub tier: ServiceTier,
     pub weight: Weight,
+    /// What is asked for beside text, where that is what such calls are for.
+    pub media: Option<Media>,
     pub(super) seams: Seams,
 }
 
@@ -56,6 +58,8 @@ pub struct Call {
 pub(super) struct Seams {
     /// The literals that name the model, quotes included. None where only the path names it.
     pub model_at: SmallVec<[Range<usize>; 1]>,
+    /// The body is a form: what stands in it needs no quotes.
+    pub is_form: bool,
     /// What stands before the model's name within them.
     pub model_prefix: &'static str,
     /// The members that cap the output of calls of this kind, as far as they are there.
@@ -140,7 +144,11 @@ impl Call {
         let mut edits: SmallVec<[Edit; 4]> = SmallVec::new();
         if wanted.model != self.model && !seams.model_at.is_empty() {
             let name = format!("{}{}", seams.model_prefix, wanted.model);
-            let literal = serde_json::to_string(&name).expect("a string always has a JSON form");
+            let literal = match seams.is_form {
+                // A name of one line cannot end its part.
+                true => name.replace(char::is_control, " "),
+                false => serde_json::to_string(&name).expect("a string always has a JSON form"),
+            };
             edits.extend(seams.model_at.iter().map(|at| (at.clone(), Cow::Owned(literal.clone()))));
         }
         if let (true, Some((at, text))) = (wanted.ask_usage, &seams.usage) {

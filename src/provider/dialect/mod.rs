@@ -10,6 +10,7 @@ mod call;
 mod cohere;
 mod count;
 mod gemini;
+mod media;
 mod members;
 pub mod openai;
 pub mod path;
@@ -23,6 +24,7 @@ use crate::provider::reader::Framing;
 use crate::provider::stream::Event;
 
 pub use call::{Call, Rewrite};
+pub use media::Media;
 pub use path::{Door, Route, upstream_path};
 pub use weight::Weight;
 use weight::{Part, Shape, Weigher};
@@ -97,6 +99,16 @@ pub fn read_call(route: &Route, body: &[u8]) -> Result<Call, CallError> {
     }
 }
 
+/// Reads the body of a request that came by this route and is of this type.
+pub fn read_typed_call(route: &Route, content_type: Option<&str>, body: &[u8]) -> Result<Call, CallError> {
+    if !route.is_form() {
+        return read_call(route, body);
+    }
+    let boundary = content_type.and_then(openai::form::boundary);
+    let wrong = || CallError::body("the body must be multipart/form-data, and its content type name the boundary");
+    openai::form::read(route.kind, boundary.ok_or_else(wrong)?, body)
+}
+
 /// How the answer to a call is made up, as its head says.
 pub fn framing(call: &Call, content_type: Option<&str>, content_encoding: Option<&str>) -> Framing {
     if content_encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
@@ -110,6 +122,8 @@ pub fn framing(call: &Call, content_type: Option<&str>, content_encoding: Option
         Framing::Frames
     } else if call.stream && call.dialect == Dialect::Gemini {
         Framing::Array
+    } else if Media::is_of(call.kind) && !is("application/json") {
+        Framing::Opaque
     } else {
         Framing::Document
     }
@@ -134,7 +148,7 @@ pub(in crate::provider) fn document(dialect: Dialect, kind: RequestKind) -> Docu
         Dialect::Gemini => gemini::DOCUMENT,
         Dialect::Bedrock => bedrock::DOCUMENT,
         Dialect::Cohere => cohere::document(kind),
-        Dialect::OpenAi => Document { wanted: openai::WANTED, texts: openai::texts(kind), usage: openai::usage },
+        Dialect::OpenAi => openai::document(kind),
     }
 }
 

@@ -24,6 +24,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether the body is a form, not JSON.
+    pub fn is_form(&self) -> bool {
+        self.dialect == Dialect::OpenAi && self.kind == RequestKind::Transcription
+    }
+
     /// For a body in OpenAI's dialect of which no path is known.
     pub const fn openai(kind: RequestKind) -> Route {
         Route { dialect: Dialect::OpenAi, kind, home: None, version: "v1", verb: "", model: None, stream: None }
@@ -52,11 +57,15 @@ const PREFIXES: [(&str, Dialect, &str); 5] = [
 ];
 
 /// Below `/v1` in OpenAI's API.
-const OPENAI: [(&str, RequestKind); 4] = [
+const OPENAI: [(&str, RequestKind); 8] = [
     ("/chat/completions", RequestKind::ChatCompletion),
     ("/completions", RequestKind::TextCompletion),
     ("/responses", RequestKind::Responses),
     ("/embeddings", RequestKind::Embedding),
+    ("/images/generations", RequestKind::ImageGeneration),
+    ("/audio/speech", RequestKind::Speech),
+    ("/audio/transcriptions", RequestKind::Transcription),
+    ("/audio/translations", RequestKind::Transcription),
 ];
 
 /// Below `/v1` in Anthropic's API.
@@ -256,6 +265,10 @@ mod tests {
         leads("/langchain/openai/v1/chat/completions", OpenAi, chat(Some("openai")));
         leads("/litellm/chat/completions", OpenAi, chat(None));
         leads("/litellm/v1/embeddings", OpenAi, Some((Embedding, "/v1/embeddings", None)));
+        let drawn = |home| Some((RequestKind::ImageGeneration, "/v1/images/generations", home));
+        leads("/v1/images/generations", OpenAi, drawn(None));
+        leads("/openai/images/generations", OpenAi, drawn(Some("openai")));
+        leads("/litellm/v1/audio/speech", OpenAi, Some((RequestKind::Speech, "/v1/audio/speech", None)));
         leads("/v1/models", OpenAi, Some((ListModels, "", None)));
         leads("/v1/models/openai/gpt-4o", OpenAi, Some((ListModels, "openai/gpt-4o", None)));
         leads("/v1/models/openai%2fgpt-4o", OpenAi, Some((ListModels, "openai/gpt-4o", None)));

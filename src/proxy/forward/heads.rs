@@ -39,7 +39,6 @@ static KEPT_BACK: [HeaderName; 11] = [
 ];
 /// Headers that only we may write: a provider's limits are about our account there.
 const OURS: [&str; 4] = ["access-control-", "anthropic-", "x-ratelimit-", "x-tollgate-"];
-const JSON: &str = "application/json";
 static PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-tollgate-model");
 static MAX_TOKENS: HeaderName = HeaderName::from_static("x-tollgate-max-tokens");
@@ -79,7 +78,7 @@ pub(super) fn upstream_head(
         let value = HeaderValue::from_str(value.expose()).map_err(|_| bad("an extra header has no header's value"))?;
         headers.insert(HeaderName::try_from(name).map_err(|_| bad("an extra header has no header's name"))?, value);
     }
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    headers.insert(header::CONTENT_TYPE, job.request.content_type.clone());
     // A compressed answer could not be read as it passes.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(header::CONTENT_LENGTH, body.len().into());
@@ -87,7 +86,7 @@ pub(super) fn upstream_head(
     let sent = credential::Sent {
         host: origin.authority().to_str().unwrap_or_default(),
         path,
-        content_type: JSON,
+        content_type: job.request.content_type.to_str().unwrap_or_default(),
         body,
         model: &target.upstream_model,
         now: job.gateway.state.clock.now(),

@@ -119,6 +119,7 @@ impl<'b> Draft<'b> {
             refers_to_state: self.tally.refers_to_state,
             tier: self.tier,
             weight: self.tally.weight,
+            media: None,
             seams: Seams { caps, cap_new: Some(cap_new), ..Seams::default() },
         }
     }

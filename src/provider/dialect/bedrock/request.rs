@@ -97,6 +97,7 @@ pub fn read(route: &Route, body: &[u8]) -> Result<Call, CallError> {
         refers_to_state: tally.refers_to_state || stored,
         tier,
         weight: tally.weight,
+        media: None,
         seams: Seams { caps, cap_new: generates.then(|| cap_new.unwrap_or_else(absent)), ..Seams::default() },
         model,
     })

@@ -57,6 +57,7 @@ pub fn read(kind: RequestKind, body: &[u8]) -> Result<Call, CallError> {
         refers_to_state: tally.refers_to_state,
         tier: ServiceTier::Standard,
         weight: tally.weight,
+        media: None,
         seams: Seams { model_at: SmallVec::from_buf([model_at]), caps, cap_new, ..Seams::default() },
     })
 }

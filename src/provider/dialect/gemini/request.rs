@@ -87,7 +87,9 @@ pub fn read(route: &Route, body: &[u8]) -> Result<Call, CallError> {
         refers_to_state: tally.refers_to_state,
         tier,
         weight: tally.weight,
+        media: None,
         seams: Seams {
+            is_form: false,
             model_at,
             model_prefix: PREFIX,
             caps: if generates { caps } else { SmallVec::new() },

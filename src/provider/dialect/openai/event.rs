@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::{Facts, Garbage};
+use super::super::{Facts, Garbage, Media};
+use super::media::of_sound;
 use super::usage::usage_from_value;
 use crate::governance::request::RequestKind;
 use crate::governance::usage::ServiceTier;
@@ -18,6 +19,7 @@ pub fn read(kind: RequestKind, name: Option<&[u8]>, data: &[u8]) -> Facts {
         return facts;
     }
     let responses = kind == RequestKind::Responses;
+    let media = Media::is_of(kind);
     let mut carries_usage = false;
     // Some servers give the same reasoning under several keys.
     let mut reasoning_bytes = 0;
@@ -41,6 +43,9 @@ pub fn read(kind: RequestKind, name: Option<&[u8]>, data: &[u8]) -> Facts {
                 _ => {}
             },
             (b"type", Value::Text(b"error")) if depth == 1 => facts.error = true,
+            (b"type", Value::Text(word)) if media && depth == 1 && is_last(word) => facts.last = true,
+            (b"delta", Value::Text(text)) if media && depth == 1 => facts.text_bytes += text_len(text),
+            _ if media => {}
             // Here the finished texts come again whole; only deltas count.
             (b"delta", Value::Text(text)) if responses && depth == 1 => facts.text_bytes += text_len(text),
             _ if responses || aside.is_some() => {}
@@ -57,6 +62,11 @@ pub fn read(kind: RequestKind, name: Option<&[u8]>, data: &[u8]) -> Facts {
         read_usage(kind, data, &mut facts);
     }
     facts
+}
+
+/// Whether an event of pictures or sound with this word for its type is the last.
+fn is_last(word: &[u8]) -> bool {
+    [&b"image_generation.completed"[..], b"speech.audio.done", b"transcript.text.done"].contains(&word)
 }
 
 #[derive(Deserialize)]
@@ -85,7 +95,10 @@ fn read_usage(kind: RequestKind, data: &[u8], facts: &mut Facts) {
     let own = object(chunk.usage);
     facts.usage_only = own.is_some() && chunk.choices.is_some_and(|choices| is_empty_array(choices.get()));
     let usage = own.or_else(|| nested(chunk.x_groq)).or_else(|| nested(chunk.response));
-    facts.usage = usage.map(|raw| usage_from_value(kind, raw, None));
+    facts.usage = usage.map(|raw| match kind {
+        RequestKind::Transcription => of_sound(kind, raw),
+        _ => usage_from_value(kind, raw, None),
+    });
 }
 
 fn object(raw: Option<&RawValue>) -> Option<&str> {

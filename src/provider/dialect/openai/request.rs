@@ -3,6 +3,7 @@
 //! What is checked here must be what the provider goes by. A member that appears twice is therefore
 //! refused: parsers differ in which one they take.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -12,9 +13,9 @@ use smallvec::SmallVec;
 
 use super::super::call::{Call, Cap, NewCap, Seams};
 use super::super::members::{cap, count, differs_in_case, flag, inside, model, span, thinking};
-use super::super::{CallError, Part, Shape, Weigher, Weight};
+use super::super::{CallError, Media, Part, Shape, Weigher, Weight};
 use crate::governance::request::{Dialect, RequestKind};
-use crate::governance::usage::ServiceTier;
+use crate::governance::usage::{Pictures, Quality, ServiceTier};
 
 /// What a text completion generates when the request names no cap.
 const TEXT_COMPLETION_OUTPUT: u64 = 16;
@@ -77,7 +78,11 @@ enum Field {
     Schema,
     WebSearch,
     Thinking,
+    Size,
+    Quality,
     Other,
+    /// The same for a member that only calls for pictures and speech may have but once.
+    OtherCaseMedia,
     /// Written like a member that may appear once, but in another case.
     OtherCase,
 }
@@ -95,6 +100,9 @@ const ONCE: [&str; 10] = [
     "background",
     "service_tier",
 ];
+
+/// What decides about the price of pictures and speech.
+const MEDIA_ONCE: [&str; 3] = ["input", "size", "quality"];
 
 fn is_other_case(name: &str) -> bool {
     ONCE.iter().any(|once| differs_in_case(name, once))
@@ -130,7 +138,10 @@ impl<'de> Deserialize<'de> for Field {
                     "functions" | "response_format" | "text" => Field::Schema,
                     "web_search_options" => Field::WebSearch,
                     "thinking" | "reasoning" => Field::Thinking,
+                    "size" => Field::Size,
+                    "quality" => Field::Quality,
                     name if is_other_case(name) => Field::OtherCase,
+                    name if MEDIA_ONCE.iter().any(|once| differs_in_case(name, once)) => Field::OtherCaseMedia,
                     _ => Field::Other,
                 })
             }
@@ -156,6 +167,8 @@ struct Draft<'b> {
     refers_to_state: bool,
     tier: ServiceTier,
     weight: Weight,
+    media: Media,
+    media_seen: [bool; MEDIA_ONCE.len()],
 }
 
 impl<'b> Draft<'b> {
@@ -176,6 +189,8 @@ impl<'b> Draft<'b> {
             refers_to_state: false,
             tier: ServiceTier::Standard,
             weight: Weight::default(),
+            media: Media::default(),
+            media_seen: [false; MEDIA_ONCE.len()],
         }
     }
 
@@ -239,6 +254,30 @@ impl<'b> Draft<'b> {
         Ok(())
     }
 
+    /// Takes a member that says what is spoken or drawn, by its place in `MEDIA_ONCE`.
+    fn medium(&mut self, at: usize, raw: &'b RawValue) -> Result<(), CallError> {
+        let name = MEDIA_ONCE[at];
+        if std::mem::replace(&mut self.media_seen[at], true) {
+            return Err(CallError::of(name, "appears more than once"));
+        }
+        let text: Option<Cow<'_, str>> =
+            serde_json::from_str(raw.get()).map_err(|_| CallError::of(name, "must be a string"))?;
+        let Some(text) = text else { return Ok(()) };
+        match name {
+            "input" => {
+                self.weight.text_bytes = self.weight.text_bytes.saturating_add(text.len() as u64);
+                self.media.characters = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+            }
+            "size" => {
+                // Anything else is the provider's to judge, or left to it.
+                let (width, height) = Pictures::size(&text).unwrap_or_default();
+                (self.media.pictures.width, self.media.pictures.height) = (width, height);
+            }
+            _ => self.media.pictures.quality = Quality::from_word(&text),
+        }
+        Ok(())
+    }
+
     /// Takes a member that is weighed.
     fn weigh<A: MapAccess<'b>>(&mut self, field: Field, map: &mut A) -> Result<(), A::Error> {
         if field == Field::Thinking {
@@ -251,6 +290,27 @@ impl<'b> Draft<'b> {
                 self.fault = Some(CallError::body(format!("the body is not JSON: {error}")));
                 A::Error::custom("a member cannot be understood")
             });
+        }
+        let medium = match (self.kind, field) {
+            (RequestKind::Speech, Field::Items) => Some(0),
+            (RequestKind::ImageGeneration, Field::Size) => Some(1),
+            (RequestKind::ImageGeneration, Field::Quality) => Some(2),
+            _ => None,
+        };
+        let taken = match medium {
+            Some(at) => self.medium(at, map.next_value()?),
+            None if field == Field::OtherCaseMedia && Media::is_of(self.kind) => {
+                let what = format!("a member is named like one of {}, but in another case", MEDIA_ONCE.join(", "));
+                Err(CallError::body(what))
+            }
+            None => Ok(()),
+        };
+        if let Err(fault) = taken {
+            self.fault = Some(fault);
+            return Err(A::Error::custom("a member cannot be understood"));
+        }
+        if medium.is_some() {
+            return Ok(());
         }
         let part = match field {
             Field::Prompt | Field::Items | Field::Words => Part::Content,
@@ -288,6 +348,7 @@ impl<'b> Draft<'b> {
         let choices = match self.kind {
             RequestKind::ChatCompletion => self.n,
             RequestKind::TextCompletion => self.n.saturating_mul(self.prompts),
+            RequestKind::ImageGeneration => self.n,
             _ => 1,
         };
         // The responses dialect always tells its usage, and refuses the option.
@@ -295,8 +356,13 @@ impl<'b> Draft<'b> {
         let usage =
             (self.stream && !self.include_usage && asks).then(|| usage_edit(self.body, self.stream_options.as_ref()));
         let cap_new = (!caps(self.kind).is_empty()).then(|| NewCap::Named(inside(self.body)));
+        let mut media = self.media;
+        if self.kind == RequestKind::ImageGeneration {
+            // No more than `ANSWERS_MAX`.
+            media.pictures.count = self.n as u32;
+        }
         let model_at = SmallVec::from_buf([model_at]);
-        let seams = Seams { model_at, model_prefix: "", caps: self.caps, cap_new, usage };
+        let seams = Seams { model_at, caps: self.caps, cap_new, usage, ..Seams::default() };
         Ok(Call {
             dialect: Dialect::OpenAi,
             format: Dialect::OpenAi,
@@ -310,6 +376,7 @@ impl<'b> Draft<'b> {
             refers_to_state: self.refers_to_state,
             tier: self.tier,
             weight: self.weight,
+            media: Media::is_of(self.kind).then_some(media),
             seams,
         })
     }

@@ -75,6 +75,7 @@ pub fn usage_from_value(kind: RequestKind, raw: &str, service_tier: Option<&str>
     let details = first.or(second).unwrap_or_default();
     let reasoning = details.reasoning_tokens.read("reasoning_tokens")?.unwrap_or(0);
     let audio_output = details.audio_tokens.read("audio_tokens")?.unwrap_or(0);
+    let image_output = details.image_tokens.read("image_tokens")?.unwrap_or(0);
     // A few providers count reasoning beside the output; only their total gives it away.
     let beside = total == Some(counted_in + counted_out + reasoning);
     let generated = if beside { counted_out + reasoning } else { counted_out };
@@ -86,9 +87,10 @@ pub fn usage_from_value(kind: RequestKind, raw: &str, service_tier: Option<&str>
         cache_write_long,
         audio_input,
         image_input,
-        output: generated.saturating_sub(audio_output),
+        output: generated.saturating_sub(audio_output + image_output),
         reasoning,
         audio_output,
+        image_output,
         tier: service_tier.map_or(ServiceTier::Standard, ServiceTier::from_word),
         source: Source::Exact,
         ..Usage::default()
@@ -108,6 +110,8 @@ struct Report {
     #[serde(default)]
     total_tokens: Count,
     prompt_tokens_details: Option<InputDetails>,
+    // Of sound it is told by a name of its own.
+    #[serde(alias = "input_token_details")]
     input_tokens_details: Option<InputDetails>,
     completion_tokens_details: Option<OutputDetails>,
     output_tokens_details: Option<OutputDetails>,
@@ -134,6 +138,7 @@ struct WriteDetails {
 struct OutputDetails {
     reasoning_tokens: Count,
     audio_tokens: Count,
+    image_tokens: Count,
 }
 
 #[cfg(test)]
